@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Measures pfw beside what else one could use, all in one run, and prints the results as Markdown.
+
+    sudo python3 bench/run.py                       everything, about ten minutes
+    sudo python3 bench/run.py --quick               everything, coarsely
+    python3 bench/run.py --only replay --runs 9     one part (no root: without live and memory)
+    sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there
+
+The standard library alone: pfw and the others run as processes of their own, in the checkout's `.venv` if there is one.
+"""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from pathlib import Path
+
+import live
+import matcher
+import memory
+import replay
+import start
+from machine import describe_machine
+from processes import BenchError, say
+from setting import Setting
+from table import Section, plural_rounds, render, replace_between_marks
+
+PARTS = {
+    "replay": replay.measure,
+    "live": live.measure,
+    "start": start.measure,
+    "memory": memory.measure,
+    "matcher": matcher.measure,
+}
+
+
+def main() -> int:
+    parser = ArgumentParser(prog="bench/run.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser.add_argument("--only", metavar="NAME", action="append", choices=PARTS, help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("--runs", metavar="N", type=int, default=None, help="rounds (default: 5, or 1 with --quick)")
+    parser.add_argument("--quick", action="store_true", help="fewer rounds and packets: about two minutes")
+    parser.add_argument("--write", metavar="FILE", type=Path, help="put the results between the marks in this file")
+    options = parser.parse_args()
+    setting = Setting(rounds=options.runs or (1 if options.quick else 5), quick=options.quick)
+    try:
+        text = results(setting, [name for name in PARTS if not options.only or name in options.only])
+        print(text, end="")
+        if options.write is not None:
+            options.write.write_text(replace_between_marks(options.write.read_text(), text))
+    except (BenchError, OSError, ValueError) as error:
+        say(f"bench: {options.write or ''} {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def results(setting: Setting, names: list[str]) -> str:
+    machine = describe_machine(setting.python_version)
+    sections: list[Section] = []
+    for name in names:
+        sections += PARTS[name](setting)
+    rounds = f"{plural_rounds(setting.rounds)}, in each of which everyone has a turn"
+    return render(sections, f"{machine}. Figures: median (least-most) of {rounds}, unless a table says otherwise.")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,279 @@
+"""The commands that only ask: check, explain, schema, convert, completion. No root, nothing changed."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+from pfw.cli import rules
+from pfw.model.text import printable
+
+if TYPE_CHECKING:
+    from pfw.model.flow import Moment
+    from pfw.model.policy import Policy
+    from pfw.model.verdict import Verdict
+    from pfw.policy.explain import Explanation
+    from pfw.policy.question import Question
+
+OK, NO, BAD_INPUT, REFUSED = 0, 1, 2, 3
+"""Exit status of every command."""
+
+_QUESTION_BYTES_MAX = 10_000
+
+
+def tell(text: str) -> None:
+    """A line for the person, on standard error."""
+    print(f"pfw: {printable(text)}", file=sys.stderr)
+
+
+def loaded(named: str | None) -> tuple[Path, Policy] | int:
+    """The policy file and the policy; or, with what is wrong told, the exit status."""
+    from pfw.model.policy import PolicyError
+
+    try:
+        path = rules.find(named)
+        return path, rules.load(path)
+    except rules.NoPolicyError as error:
+        tell(str(error))
+    except PolicyError as error:
+        for fault in error.faults:
+            print(printable(str(fault)), file=sys.stderr)
+    except OSError as error:
+        tell(f"{error.filename or named}: {error.strerror or error}")
+    return BAD_INPUT
+
+
+def check(arguments: Namespace) -> int:
+    """`pfw check`."""
+    from pfw.model.policy import Fault, PolicyError
+
+    policy, faults = None, []
+    try:
+        path = rules.find(arguments.file or arguments.rules)
+        policy = rules.load(path)
+    except rules.NoPolicyError as error:
+        tell(str(error))
+        return BAD_INPUT
+    except PolicyError as error:
+        faults = error.faults
+    except OSError as error:
+        faults = [Fault(1, 1, "", error.strerror or str(error), str(path))]
+    if arguments.json:
+        _print_check(path, policy, faults)
+    elif policy is None:
+        for fault in faults:
+            print(printable(str(fault)), file=sys.stderr)
+    else:
+        form = "lists" if policy.simple else "rules"
+        number = len(policy.rules)
+        print(f"{printable(str(path))}: valid, {number} {'rule' if number == 1 else 'rules'} ({form} form)")
+    return BAD_INPUT if faults else OK
+
+
+def _print_check(path: Path, policy: Policy | None, faults: Iterable[object]) -> None:
+    from msgspec import json, to_builtins
+
+    facts = {
+        "file": printable(str(path)),
+        "valid": policy is not None,
+        "form": None if policy is None else "simple" if policy.simple else "full",
+        "rules": None if policy is None else len(policy.rules),
+        "faults": [
+            {name: printable(value) if isinstance(value, str) else value for name, value in to_builtins(fault).items()}
+            for fault in faults
+        ],
+    }
+    print(json.encode(facts).decode())
+
+
+def explain(arguments: Namespace) -> int:
+    """`pfw explain`, one question or many."""
+    policy_file = loaded(arguments.rules)
+    if isinstance(policy_file, int):
+        return policy_file
+    path, policy = policy_file
+    options = [
+        word
+        for name in ("app", "user", "unit", "interface", "time")
+        for value in getattr(arguments, name) or ()
+        for word in (f"--{name}", value)
+    ]
+    if arguments.question == ["-"]:
+        if options:
+            tell(f"{options[0]} and - do not go together; write it into each line")
+            return BAD_INPUT
+        return _explain_many(path, policy, arguments.json)
+    from pfw.policy import explain as explaining
+    from pfw.policy.question import parse_words
+
+    words = [*arguments.question, *options]
+    try:
+        question = with_owner(parse_words(words))
+    except ValueError as error:
+        tell(str(error))
+        return BAD_INPUT
+    explanation = explaining.explain(policy, question.flow, _moment(question), _line_of(path))
+    if arguments.json:
+        _print_explanation(explanation)
+    else:
+        for line in explaining.render(explanation):
+            print(printable(line))
+    return OK
+
+
+def _explain_many(path: Path, policy: Policy, as_json: bool) -> int:
+    from pfw.cli.screen import decided_by, encode
+    from pfw.policy.decide import Decider
+    from pfw.policy.question import parse_question
+
+    decider = Decider(policy)
+    line_of = _line_of(path)
+    status = OK
+    for number, raw in enumerate(_lines(sys.stdin.buffer), 1):
+        text = raw.decode(errors="replace").strip()
+        if not text or text.startswith("#"):
+            continue
+        try:
+            if len(raw) >= _QUESTION_BYTES_MAX:
+                raise ValueError(f"is longer than a question can be ({_QUESTION_BYTES_MAX} bytes)")
+            question = with_owner(parse_question(text))
+        except ValueError as error:
+            status = BAD_INPUT
+            tell(f"line {number}: {error}")
+            if as_json:
+                print(encode({"error": printable(str(error)), "input_line": number}))
+            continue
+        verdict = decider.decide(question.flow, _moment(question), None)
+        line = None if verdict.index is None else line_of(verdict.index)
+        if as_json:
+            print(encode(_verdict_facts(verdict, line)))
+        else:
+            place = f" (line {line})" if line is not None else ""
+            print(f"{verdict.action:<7} {decided_by(verdict)}{place}")
+    return status
+
+
+def _lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Lines, of which no more is held than a question can be long."""
+    while piece := stream.readline(_QUESTION_BYTES_MAX):
+        yield piece
+        while piece and not piece.endswith(b"\n"):
+            piece = stream.readline(_QUESTION_BYTES_MAX)
+
+
+def _verdict_facts(verdict: Verdict, line: int | None) -> dict[str, object]:
+    from pfw.cli.screen import verdict_facts
+
+    return {**verdict_facts(verdict), "line": line}
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    from pfw.cli.screen import encode
+
+    passed = [
+        {
+            "name": printable(each.name),
+            "line": each.line,
+            "answer": each.answer,
+            "fields": [
+                {"field": miss.field, "wants": printable(miss.wants), "has": printable(miss.has)}
+                for miss in each.mismatches
+            ],
+        }
+        for each in explanation.passed
+    ]
+    print(encode({**_verdict_facts(explanation.verdict, explanation.line), "passed": passed}))
+
+
+def _line_of(path: Path) -> Callable[[int], int]:
+    """The line of a rule by its index; the file is only searched when the first is asked for."""
+    from pfw.policy.locate import rule_lines
+
+    lines: list[int] = []
+
+    def line(index: int) -> int:
+        if not lines:
+            lines.extend(rule_lines(rules.read(path).decode(errors="replace")))
+        return lines[index]
+
+    return line
+
+
+def _moment(question: Question) -> Moment:
+    """The moment that is asked about, with the local clock's distance from UTC then."""
+    from pfw.model.flow import Moment
+
+    at = time.time() if question.time is None else question.time
+    return question.moment(Moment(at, time.localtime(at).tm_gmtoff))
+
+
+def with_owner(question: Question) -> Question:
+    """The question with all names that a rule may use for its user: name, id, groups' names and ids."""
+    users = question.flow.users
+    if users is None:
+        return question
+    from msgspec.structs import replace
+
+    names: set[str] = set()
+    for user in users:
+        names |= _names_of(user)
+    return replace(question, flow=replace(question.flow, users=frozenset(names)))
+
+
+def _names_of(user: str) -> frozenset[str]:
+    import grp
+    import pwd
+
+    try:
+        found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
+        groups = [grp.getgrgid(found.pw_gid)] + [group for group in grp.getgrall() if found.pw_name in group.gr_mem]
+    except (KeyError, OverflowError, ValueError):
+        return frozenset({user})
+    names = {user, found.pw_name, str(found.pw_uid)}
+    for group in groups:
+        names |= {f"group:{group.gr_name}", f"group:{group.gr_gid}"}
+    return frozenset(names)
+
+
+def schema(_: Namespace) -> int:
+    """`pfw schema`."""
+    import json
+
+    from pfw.policy.schema import schema as published
+
+    print(json.dumps(published(), indent=2))
+    return OK
+
+
+def convert(arguments: Namespace) -> int:
+    """`pfw convert`."""
+    from pfw.model.policy import PolicyError
+    from pfw.policy.convert import to_full
+
+    try:
+        path = rules.find(arguments.file or arguments.rules)
+        converted = to_full(rules.read(path), str(path), rules.services)
+    except PolicyError as error:
+        for fault in error.faults:
+            print(printable(str(fault)), file=sys.stderr)
+    except rules.NoPolicyError as error:
+        tell(str(error))
+    except OSError as error:
+        tell(f"{error.filename or path}: {error.strerror or error}")
+    else:
+        print(converted, end="")
+        return OK
+    return BAD_INPUT
+
+
+def completion(arguments: Namespace) -> int:
+    """`pfw completion`."""
+    from pfw.cli.pages import completion as script
+    from pfw.cli.parser import build_parser
+
+    print(script(build_parser(), arguments.shell), end="")
+    return OK

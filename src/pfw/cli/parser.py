@@ -1,0 +1,237 @@
+"""The command line, described once: parser, help, man page and completions are made from this.
+
+It imports nothing of ours, so that `--help` and `--version` are quick. What a command does is in `main.py`.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter, _SubParsersAction
+
+from pfw import __version__
+
+_EXIT_STATUS = "exit status: 0 done, 1 the answer is no, 2 the input is bad, 3 the system refused"
+_RULES_HELP = "policy file (default: ./rules.json, else /etc/pfw/rules.json)"
+
+
+def build_parser() -> ArgumentParser:
+    """The parser of `pfw`, with a parser for each command in it."""
+    parser = ArgumentParser(
+        prog="pfw",
+        description="Personal Firewall: one readable policy file says what may talk to this machine.",
+        epilog="examples:\n"
+        "  sudo pfw monitor                      watch the traffic, judge it by ./rules.json\n"
+        "  pfw check                             is ./rules.json all right?\n"
+        "  pfw explain in tcp 203.0.113.9:50000 192.168.1.5:22\n"
+        "  pfw replay capture.pcap               what would this policy have done?\n\n" + _EXIT_STATUS,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"pfw {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
+    _monitor(commands)
+    _check(commands)
+    _explain(commands)
+    _replay(commands)
+    _schema(commands)
+    _convert(commands)
+    _completion(commands)
+    return parser
+
+
+def _command(
+    commands: _SubParsersAction[ArgumentParser], name: str, summary: str, text: str, examples: str
+) -> ArgumentParser:
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=text,
+        epilog=f"examples:\n{examples}",
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+
+
+def _monitor(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "monitor",
+        "watch traffic and show what the policy says to each connection",
+        "Watch traffic, judge every connection by the policy, show each verdict, log what is blocked or\n"
+        "suspicious. Changes nothing in the kernel. A change of the policy file is taken up while it runs.\n"
+        "Ctrl-C ends it with a summary.",
+        "  sudo pfw monitor\n"
+        "  sudo pfw monitor --interface wlan0 --filter 'not port 22' -v\n"
+        "  pfw monitor --read capture.pcap --json | jq 'select(.verdict == \"block\")'\n"
+        "  tcpdump -w - | pfw monitor --read -",
+    )
+    _rules(parser)
+    parser.add_argument("--interface", "-i", metavar="NAME", help="watch this interface alone (default: all)")
+    parser.add_argument("--read", "-r", metavar="FILE", help="read a pcap or pcapng file, - for standard input")
+    parser.add_argument("--local", metavar="ADDRESS", action="append", help=_LOCAL_HELP)
+    parser.add_argument("--filter", "-f", metavar="BPF", help="only packets that this filter takes, as in tcpdump")
+    parser.add_argument("--count", "-c", metavar="N", type=_count, help="end after N packets")
+    parser.add_argument("--seconds", metavar="N", type=_seconds, help="end after N seconds")
+    parser.add_argument("--every-packet", action="store_true", help="a line a packet instead of one a connection")
+    parser.add_argument("--verbose", "-v", action="store_true", help="time, direction and interface on each line")
+    parser.add_argument("--quiet", "-q", action="store_true", help="show the summary alone")
+    _json(parser, "a JSON object a line")
+    _logs(parser)
+
+
+def _logs(parser: ArgumentParser) -> None:
+    logs = parser.add_argument_group("logs")
+    logs.add_argument("--log", metavar="FILE", default="firewall.log", help="text log (default: %(default)s)")
+    logs.add_argument("--no-log", action="store_const", const=None, dest="log", help="no text log")
+    logs.add_argument("--eve", metavar="FILE", help="EVE JSON as Suricata writes it, for EveBox, Filebeat, Wazuh")
+    logs.add_argument(
+        "--syslog",
+        metavar="TO",
+        nargs="?",
+        const="/dev/log",
+        help="syslog, to a socket or HOST:PORT (default: /dev/log)",
+    )
+    logs.add_argument(
+        "--journal", metavar="SOCKET", nargs="?", const="/run/systemd/journal/socket", help="the systemd journal"
+    )
+    logs.add_argument(
+        "--log-budget",
+        metavar="SIZE",
+        type=_size,
+        default=_size("100M"),
+        help="disk space for all log files together, old ones are deleted (default: 100M)",
+    )
+
+
+_LOCAL_HELP = 'an address or prefix that is "this machine" in somebody else\'s capture (may be repeated)'
+
+
+def _check(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "check",
+        "is a policy file all right?",
+        "Read a policy file and report every fault with its line and column. Exit status 0, or 2 with faults.",
+        "  pfw check\n  pfw check /etc/pfw/rules.json --json",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help=_RULES_HELP)
+    _rules(parser)
+    _json(parser)
+
+
+def _explain(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "explain",
+        "what would happen to a connection, and why",
+        "Say what the policy does with a connection, which rule decides, its line in the file, and for each\n"
+        "rule before it which field did not match. Nothing is sent and no root is needed.",
+        "  pfw explain in tcp 203.0.113.9:50000 192.168.1.5:22\n"
+        "  pfw explain out udp 192.168.1.5:40000 [2001:db8::53]:53 --app /usr/bin/dig --user alice\n"
+        "  pfw explain in icmp 203.0.113.9 192.168.1.5 echo-request\n"
+        "  pfw explain - --json < questions.txt",
+    )
+    parser.add_argument(
+        "question",
+        metavar="WORD",
+        nargs="+",
+        help="in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT] [ICMP-TYPE], or - to read many, a line each",
+    )
+    for name, what in (("app", "PATH"), ("user", "NAME"), ("unit", "NAME"), ("interface", "NAME"), ("time", "WHEN")):
+        parser.add_argument(f"--{name}", metavar=what, action="append", help=_ABOUT[name])
+    _rules(parser)
+    _json(parser)
+
+
+_ABOUT = {
+    "app": "the program's executable",
+    "user": "its user or group:NAME",
+    "unit": "its systemd unit or cgroup",
+    "interface": "the interface it comes in by or leaves by",
+    "time": "when, as 2026-11-23T10:00 (default: now)",
+}
+
+
+def _replay(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "replay",
+        "what the policy would have done with a capture",
+        "Judge the traffic of capture files by the policy and sum it up: verdicts by rule, top peers and ports.\n"
+        "Writes no log. Without --local, connections between strangers are judged from both of their ends.",
+        "  pfw replay capture.pcap\n"
+        "  pfw replay --local 192.168.1.5 *.pcapng --json\n"
+        "  zcat old.pcap.gz | pfw replay -",
+    )
+    parser.add_argument("files", metavar="FILE", nargs="+", help="pcap or pcapng, - for standard input")
+    parser.add_argument("--local", metavar="ADDRESS", action="append", help=_LOCAL_HELP)
+    parser.add_argument("--filter", "-f", metavar="BPF", help="only packets that this filter takes, as in tcpdump")
+    parser.add_argument("--top", metavar="N", type=_count, default=10, help="how many peers and ports (default: 10)")
+    _rules(parser)
+    _json(parser)
+
+
+def _schema(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "schema",
+        "the JSON Schema of policy files",
+        "Print the JSON Schema of rules.json, by which editors complete and check it.",
+        '  pfw schema > rules.schema.json        and in rules.json: "$schema": "./rules.schema.json"',
+    )
+    _json(parser, "accepted for uniformity: the schema is JSON")
+
+
+def _convert(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "convert",
+        "a policy of lists as one of ordered rules",
+        "Print a simple policy (block and allow lists) in the full form that means the same.",
+        "  pfw convert > rules2.json",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help=_RULES_HELP)
+    _rules(parser)
+    _json(parser, "accepted for uniformity: a policy is JSON")
+
+
+def _completion(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "completion",
+        "completion for a shell",
+        "Print the completion script of a shell.",
+        "  pfw completion bash > /etc/bash_completion.d/pfw\n"
+        "  pfw completion zsh > /usr/share/zsh/vendor-completions/_pfw",
+    )
+    parser.add_argument("shell", choices=("bash", "zsh", "fish"), help="which shell")
+
+
+def _rules(parser: ArgumentParser) -> None:
+    parser.add_argument("--rules", metavar="FILE", help=_RULES_HELP)
+
+
+def _json(parser: ArgumentParser, text: str = "print JSON") -> None:
+    parser.add_argument("--json", action="store_true", help=text)
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdecimal() or len(text) > 15 or int(text) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < 1e9:
+        raise ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return seconds
+
+
+def _size(text: str) -> int:
+    """Bytes: `500K`, `100M`, `2G` or a plain number."""
+    scale = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}.get(text[-1:].upper())
+    digits = text[:-1] if scale else text
+    if not digits.isascii() or not digits.isdecimal() or len(digits) > 12 or int(digits) == 0:
+        raise ArgumentTypeError(f"{text!r} is not a size, as in 500K, 100M or 2G")
+    return int(digits) * (scale or 1)

@@ -1,0 +1,121 @@
+"""The schema is held against loading: what loads validates, what is plainly wrong does not."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from pfw.model.policy import PolicyError
+from pfw.policy import times, values
+from pfw.policy.fields import RULE_FIELDS
+from pfw.policy.load import load
+from pfw.policy.schema import schema
+from pfw.policy.simple import LIST_KEYS
+
+CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus" / "rules"
+VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+
+def rule(**fields: object) -> dict[str, object]:
+    return {"version": 2, "aliases": {"a": ["10.0.0.1"]}, "rules": [{"name": "r", "action": "allow", **fields}]}
+
+
+GOOD = [
+    {},
+    {"version": 2},
+    {"$schema": "x", "version": 2, "note": "n", "default": {"out": "ask"}, "base": {"loopback": False}},
+    {"block": {"ip": [], "port": 80, "protocol": ["TCP", 47]}, "allow": {"ip": "private"}, "aliases": {"web": [80]}},
+    *(rule(protocol=word.upper()) for word in values.PROTOCOL_WORDS),
+    *(rule(icmp_type=word.title()) for word in values.ICMP_TYPES),
+    *(rule(direction=word) for word in values.DIRECTIONS),
+    *(rule(action=action.value) for action in values.ACTIONS),
+    *(rule(limit=f"3/{period}", burst=9) for period in times.PERIODS_S),
+    *(rule(schedule={"days": [day.upper()], "from": "9:30", "until": "24:00"}) for day in times.DAYS + times.FULL_DAYS),
+    *(
+        rule(expires=text)
+        for text in ("2026-12-01", "2026-12-01T18:00", "2026-12-01 18:00:00.5+0200", "2026-12-01T18:00:00Z")
+    ),
+    rule(**{"from": ["a", "!10.9.0.0/30"], "to": "::1", "interface": "wlan*", "enabled": False, "log": True}),
+    rule(remote="a", port=["ssh", 0, 65535, "1-2"], from_port="1024-65535", app=["/usr/bin/x", "/opt/*"]),
+    rule(user=[0, "alice", "group:1"], unit="ssh.service", note="", limit="6 / minute burst 7"),
+    rule(protocol=["6", 255], schedule={"days": "mon"}),
+]
+
+BAD = [
+    [],
+    {"rules": []},
+    {"version": 1},
+    {"version": 2, "rulez": []},
+    {"version": 2, "block": {}},
+    {"version": 2, "default": {"in": "drop"}},
+    {"version": 2, "base": {"lo": True}},
+    {"version": 2, "rules": [{"name": "r"}]},
+    {"version": 2, "rules": [{"action": "allow"}]},
+    {"block": {"ips": []}},
+    {"block": {"port": [70000]}},
+    {"block": []},
+    {"aliases": {"x": []}},
+    {"aliases": {"1": ["::1"]}},
+    rule(prot="tcp"),
+    rule(port=70000),
+    rule(port=True),
+    rule(port=[]),
+    rule(action="deny"),
+    rule(direction="incoming"),
+    rule(protocol="tpc"),
+    rule(protocol=256),
+    rule(icmp_type="echo"),
+    rule(limit="6/fortnight"),
+    rule(burst=3),
+    rule(log="yes"),
+    rule(app="firefox"),
+    rule(interface="e*0"),
+    rule(schedule={}),
+    rule(schedule={"days": ["mo"]}),
+    rule(schedule={"from": "25:00"}),
+    rule(expires="tomorrow"),
+    rule(remote="::1", to="::1"),
+    rule(user=-1),
+    rule(name=""),
+    rule(note=None),
+]
+
+
+def test_it_is_a_schema_that_json_can_hold() -> None:
+    jsonschema.Draft202012Validator.check_schema(schema())
+    assert json.loads(json.dumps(schema())) == schema()
+
+
+@pytest.mark.parametrize("document", GOOD, ids=json.dumps)
+def test_what_loads_validates(document) -> None:
+    load(json.dumps(document))
+    VALIDATOR.validate(document)
+
+
+@pytest.mark.parametrize("document", BAD, ids=json.dumps)
+def test_what_is_plainly_wrong_is_refused_by_both(document) -> None:
+    with pytest.raises(PolicyError):
+        load(json.dumps(document))
+    assert not VALIDATOR.is_valid(document)
+
+
+@pytest.mark.parametrize(
+    "path", [*sorted(CORPUS.glob("*.json")), Path(__file__).parents[2] / "rules.json"], ids=lambda p: p.name
+)
+def test_files_that_load_validate(path) -> None:
+    try:
+        load(path.read_bytes())
+    except PolicyError:
+        return
+    VALIDATOR.validate(json.loads(path.read_bytes()))
+
+
+def test_every_field_and_no_other_is_described() -> None:
+    definitions = schema()["$defs"]
+    properties = definitions["rule"]["properties"]
+    assert list(properties) == list(RULE_FIELDS)
+    assert all(field["description"] for field in properties.values())
+    assert set(definitions["lists"]["properties"]) == set(LIST_KEYS)
