@@ -58,7 +58,7 @@ class TestPieces:
     def test_the_whole_file_in_bounded_pieces(self, tmp_path, size):
         path = tmp_path / "file"
         path.write_bytes(os.urandom(size))
-        pieces = list(chunks(str(path)))
+        pieces = [bytes(piece) for piece in chunks(str(path))]
         assert b"".join(pieces) == path.read_bytes()
         assert all(0 < len(piece) <= CHUNK_BYTES for piece in pieces)
 

@@ -23,6 +23,9 @@ REPLAYED_CONNECTIONS_MAX = 262_144
 RECHECK_S = 600.0
 """A connection is looked at for its age at least this often, so that an old entry never waits days for it."""
 
+LOOK_S = 1.0
+"""Ages are looked at no more often than this, so a connection may be forgotten so much late."""
+
 REVIEW_S = 1.0
 """How long a new state waits for its due time; far less than the shortest timeout."""
 
@@ -89,7 +92,8 @@ class Connection:
     @property
     def due(self) -> float:
         """When it is forgotten unless another packet comes."""
-        return self.last + timeout_s(self.protocol, self.state)
+        sent, received = self.original.last, self.reply.last
+        return (sent if sent > received else received) + timeout_s(self.protocol, self.state)
 
     @property
     def uncounted(self) -> tuple[int, int]:
@@ -111,10 +115,12 @@ class Connection:
 
     def settle(self) -> None:
         """Put what no row has yet into the present one."""
-        packets, size = self.uncounted
-        self.row.packets += packets
-        self.row.bytes += size
-        self.counted = (self.counted[0] + packets, self.counted[1] + size)
+        original, reply, row = self.original, self.reply, self.row
+        packets = original.packets + reply.packets
+        size = original.bytes + reply.bytes
+        row.packets += packets - self.counted[0]
+        row.bytes += size - self.counted[1]
+        self.counted = (packets, size)
 
 
 class FlowTable:
@@ -186,7 +192,8 @@ class FlowTable:
                 gone.append(connection)
             else:
                 self._check(connection, min(due, now + RECHECK_S))
-        self.next_due = min(self._due[0][0] if self._due else float("inf"), self._review_at)
+        earliest = min(self._due[0][0] if self._due else float("inf"), self._review_at)
+        self.next_due = max(earliest, now + LOOK_S)
         return gone
 
     def evict(self, now: float) -> Connection | None:

@@ -84,15 +84,13 @@ def split_key(key: bytes) -> tuple[int, bytes, bytes, bytes]:
 
 def reverse_key(key: bytes) -> bytes:
     """The key of the packets that answer."""
-    if len(key) == 12:
-        # TCP over IPv4, most of all that there is.
-        return key[4:8] + key[:4] + key[10:] + key[8:10]
-    protocol, source, destination, tail = split_key(key)
-    answered = _ANSWERED.get(protocol)
+    front = len(key) & 1
+    answered = _ANSWERED.get(key[0]) if front else None
+    middle = front + (len(key) - 4) // 2
     if answered is None:
-        return make_key(protocol, destination, source, tail[2:] + tail[:2])
-    answer = bytes((answered.get(tail[2], tail[2]), tail[3]))
-    return make_key(protocol, destination, source, tail[:2] + answer)
+        return key[:front] + key[middle:-4] + key[front:middle] + key[-2:] + key[-4:-2]
+    answer = bytes((answered.get(key[-2], key[-2]), key[-1]))
+    return key[:front] + key[middle:-4] + key[front:middle] + key[-4:-2] + answer
 
 
 def make_flow(

@@ -77,6 +77,8 @@ class Decider:
     def _index_times(self) -> None:
         timed, _ = self._wanting(lambda rule: rule.schedule or rule.expires)
         self._timed = timed
+        self.asks_time = bool(timed)
+        """Whether any rule depends on the moment."""
         everything = (1 << len(self._rules)) - 1
         week, utc, local = LineBuilder(), LineBuilder(), LineBuilder()
         for place, rule in enumerate(self._rules):

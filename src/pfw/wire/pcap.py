@@ -67,10 +67,11 @@ class PcapRecords:
         while more:
             frames: list[Frame] = []
             add = frames.append
-            room = BATCH_FRAMES
             more = False
             captured = 0
-            while at <= last:
+            for _ in range(BATCH_FRAMES):
+                if at > last:
+                    break
                 seconds, part, captured, size = unpack(buffer, at)
                 begin = at + header
                 end = begin + captured
@@ -78,10 +79,8 @@ class PcapRecords:
                     break
                 add((seconds + part / parts, begin, end, size))
                 at = end
-                room -= 1
-                if not room:
-                    more = True
-                    break
+            else:
+                more = True
             self.at = at
             if frames:
                 yield self._source, buffer, frames

@@ -30,6 +30,10 @@ _IPV6 = Struct(">HBx36sH6xBB")
 """From the payload length on: that, next header, addresses with ports, UDP length, TCP offset and flags."""
 _LENGTH = Struct(">H")
 
+_LINUX_SYN = Struct("2s2x4s8x3sx")
+_LINUX_SYN_OPTIONS = (b"\x02\x04", b"\x04\x02\x08\x0a", b"\x01\x03\x03")
+"""What nearly every SYN of Linux has: segment size, selective acknowledgement, timestamps, window scale."""
+
 _Heads = tuple[bytes, frozenset[bytes]]
 """How a plain IPv4 packet begins in a layout, and how an IPv6 packet may."""
 _VERSIONS_6 = tuple(bytes((first,)) for first in range(0x60, 0x70))
@@ -57,7 +61,11 @@ def scan(source: Source, buffer: Buffer, frames: list[Frame]) -> list[Item]:
 def _syn_in_order(buffer: bytes | memoryview, at: int, offset: int, end: int) -> bool:
     """Whether the options of a SYN, which begin here, are all there and nothing is wrong with them."""
     last = at + (offset >> 4) * 4 - 20
-    return last <= end and not tcp_option_anomalies(buffer[at:last])
+    if last > end:
+        return False
+    if last - at == _LINUX_SYN.size and _LINUX_SYN.unpack_from(buffer, at) == _LINUX_SYN_OPTIONS:
+        return True
+    return not tcp_option_anomalies(buffer[at:last])
 
 
 def _decoded(linktype: int, buffer: Buffer, time: float, at: int, end: int, size: int) -> Item:
