@@ -27,12 +27,13 @@ def size_text(size: int) -> str:
 
 
 def totals_facts(totals: Totals) -> dict[str, object]:
-    """The counters as JSON: packets = the sum over `rules` + `undecodable` + the sum over `not_ip`."""
+    """The counters as JSON: packets = the sum over `rules` + `undecodable` + `not_ip`."""
     return {
         "packets": totals.packets,
         "bytes": totals.bytes,
         "undecodable": totals.undecodable,
-        "not_ip": {printable(kind): count for kind, count in totals.not_ip.items()},
+        "not_ip": sum(totals.not_ip.values()),
+        "not_ip_kinds": {printable(kind): count for kind, count in totals.not_ip.items()},
         "connections": totals.connections,
         "allowed": totals.allowed,
         "blocked": totals.blocked,

@@ -232,6 +232,8 @@ class Engine:
         if self._open_sockets and not flags & SYN:
             for known in (key, reverse_key(key)):
                 if known in self._open_sockets:
+                    # From now on the table knows it.
+                    self._open_sockets.discard(known)
                     views = self._view.flows(known, interface, sent=None)
                     connection = self._start(event, item, known, views, ongoing_state(known))
                     if connection is None:

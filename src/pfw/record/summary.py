@@ -7,8 +7,12 @@ log stay here, and its text is escaped and bounded like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from types import ModuleType
 from typing import Any
 
 from pfw.model.address import format_address, format_endpoint
@@ -38,7 +42,7 @@ def _dissectors() -> dict[int, _Dissector]:
         return {}
     scapy_log = logging.getLogger("scapy")
     scapy_log.setLevel(logging.CRITICAL + 1)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _spare_scapy():
         warnings.simplefilter("ignore")
         # SCTP and DHCP are imported because importing them binds them to the layers below.
         from scapy.layers import dhcp, dns, inet, inet6, l2, sctp  # noqa: F401
@@ -59,6 +63,29 @@ def _dissectors() -> dict[int, _Dissector]:
         headers.IPV4: inet.IP,
         headers.IPV6: inet6.IPv6,
     }
+
+
+@contextmanager
+def _spare_scapy() -> Iterator[None]:
+    """Within, Scapy is imported without what no summary speaks of, and leaves nothing on the disk.
+
+    The tables of hardware makers and of Bluetooth companies take 24 of Scapy's 38 MB and half of its time.
+    It would also keep caches in the home folder, which under sudo may be somebody else's.
+    """
+    for name, nothing in (("scapy.libs.manuf", ""), ("scapy.libs.bluetoothids", {})):
+        module = ModuleType(name)
+        module.DATA = nothing  # type: ignore[attr-defined]
+        sys.modules.setdefault(name, module)
+    before = {name: os.environ.get(name) for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME")}
+    os.environ.update(dict.fromkeys(before, os.devnull))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def summary(frame: Frame) -> str:
