@@ -73,7 +73,7 @@ def measure(setting: Setting) -> list[Section]:
                 )
     section.note(
         f"one run each: {PACKETS:,} packets in {FLOWS:,} flows sent again and again, first with the same hosts, then "
-        "with other hosts each time, which fills the table of connections (25,000) and those of limits"
+        "with other hosts each time, which fills the table of connections (20,000)"
     )
     return [section]
 

@@ -1,5 +1,5 @@
 """The command `pfw`: what each word of the command line sets going. The only module that knows both the
-screens and the system; every import is made when its command is asked for.
+screens and the system; all of ours and all that is heavy is imported when its command is asked for.
 """
 
 from __future__ import annotations
@@ -10,10 +10,14 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable
 from io import TextIOWrapper
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pfw.daemon.watching import Wish
+    from pfw.cli.ask import Loaded
+    from pfw.daemon.watching import Outcome, Wish
+    from pfw.drivers.files import Watch
+    from pfw.model.command import Command
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -52,6 +56,8 @@ def _run(arguments: list[str]) -> int:
     # A command is short, or frees what it uses by itself (`engine/flows.py`); the collector's rounds would
     # walk every connection and rule that there is, and cost a third of the time.
     gc.disable()
+    # Scapy, where it gets imported, would keep caches in a home folder, under sudo somebody else's.
+    os.environ.update(dict.fromkeys(("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME"), os.devnull))
     if arguments == ["--version"]:
         from pfw import __version__
 
@@ -92,21 +98,42 @@ def monitor(options: Namespace) -> int:
     """`pfw monitor`."""
     from pfw.cli import rules, watch
     from pfw.cli.ask import BAD_INPUT, REFUSED, loaded, tell
-    from pfw.daemon.watching import watching
-    from pfw.drivers.bpf import FilterError
+    from pfw.drivers.files import Watch
     from pfw.drivers.output import Output
-    from pfw.record.files import FileRefusedError
 
-    policy_file = loaded(options.rules)
-    if isinstance(policy_file, int):
-        return policy_file
-    path, policy = policy_file
-    output = Output(wait=options.read is not None)
-    screen = watch.screen(options)
+    seen = Watch(Path(options.rules) if options.rules is not None else next(rules.defaults(), Path()))
+    rules_file = loaded(options.rules)
+    if isinstance(rules_file, int):
+        return rules_file
     try:
         wish = _wish(options)
-        outcome = watching(wish, path, policy, rules.load, lambda commands: output.write(screen.lines(commands)), tell)
-    except (ValueError, FilterError) as error:
+    except ValueError as error:
+        tell(str(error))
+        return BAD_INPUT
+    output = Output(wait=options.read is not None)
+    screen = watch.screen(options)
+    outcome = _watched(wish, rules_file, seen, lambda commands: output.write(screen.lines(commands)))
+    if isinstance(outcome, int):
+        return outcome
+    losses = {**outcome.losses, "lines on the screen": output.left_out}
+    output.close(watch.summary(options, outcome.totals, losses, outcome.duration_s))
+    if outcome.error is not None:
+        tell(f"{options.read or options.interface or 'capture'}: {outcome.error}")
+        return BAD_INPUT if options.read else REFUSED
+    return 0
+
+
+def _watched(wish: Wish, rules_file: Loaded, seen: Watch, show: Callable[[list[Command]], None]) -> Outcome | int:
+    """The watch; or, with what is wrong told, the exit status."""
+    from pfw.cli import rules
+    from pfw.cli.ask import BAD_INPUT, REFUSED, tell
+    from pfw.daemon.watching import watching
+    from pfw.drivers.bpf import FilterError
+    from pfw.record.files import FileRefusedError
+
+    try:
+        return watching(wish, rules_file.policy, (rules_file.path, seen, rules.load), show, tell)
+    except FilterError as error:
         tell(str(error))
         return BAD_INPUT
     except FileRefusedError as error:
@@ -115,17 +142,11 @@ def monitor(options: Namespace) -> int:
     except BrokenPipeError:
         raise
     except OSError as error:
-        if isinstance(error, PermissionError) and options.read is None:
+        if isinstance(error, PermissionError) and wish.read is None:
             tell("capturing packets needs root (CAP_NET_RAW); type: sudo python3 firewall.py")
             return REFUSED
-        tell(f"{options.read or options.interface or 'capture'}: {error.strerror or error}")
-        return BAD_INPUT if options.read else REFUSED
-    losses = {**outcome.losses, "lines on the screen": output.left_out}
-    output.close(watch.summary(options, outcome.totals, losses, outcome.duration_s))
-    if outcome.error is not None:
-        tell(f"{options.read or options.interface}: {outcome.error}")
-        return BAD_INPUT if options.read else REFUSED
-    return 0
+        tell(f"{wish.read or wish.interface or 'capture'}: {error.strerror or error}")
+        return BAD_INPUT if wish.read else REFUSED
 
 
 def _wish(options: Namespace) -> Wish:
@@ -144,6 +165,9 @@ def _wish(options: Namespace) -> Wish:
             parse_target(options.syslog)
         except ValueError as error:
             raise ValueError(f"--syslog {options.syslog!r} {error}") from None
+    for name in ("log", "eve", "syslog", "journal", "interface"):
+        if not (getattr(options, name) or "").isprintable():
+            raise ValueError(f"--{name} {getattr(options, name)!r} has characters that cannot be shown")
     file_bytes = max(1, options.log_budget // 10)
     return Wish(
         interface=options.interface,
@@ -178,25 +202,28 @@ def replay(options: Namespace) -> int:
     from pfw.drivers.bpf import FilterError
     from pfw.drivers.files import size_bytes
 
-    policy_file = loaded(options.rules)
-    if isinstance(policy_file, int):
-        return policy_file
+    rules_file = loaded(options.rules)
+    if isinstance(rules_file, int):
+        return rules_file
+    try:
+        local = viewpoint(watch.addresses(options.local))
+    except ValueError as error:
+        tell(str(error))
+        return BAD_INPUT
     try:
         sizes = [size_bytes(path) for path in options.files]
         progress = Progress(sum(size or 0 for size in sizes) if None not in sizes else None)
         files = [CaptureFile(path, options.filter, progress.advance) for path in options.files]
-        local = viewpoint(watch.addresses(options.local))
         with closing(progress):
-            replayed = replaying.replay(files, policy_file[1], local)
-    except (ValueError, FilterError) as error:
+            replayed = replaying.replay(files, rules_file.policy, local)
+    except FilterError as error:
         tell(str(error))
         return BAD_INPUT
     except OSError as error:
         tell(f"{error.filename or options.files[0]}: {error.strerror or error}")
         return BAD_INPUT
-    print(
-        "\n".join(watch.replay_report(options, replayed.totals, replayed.tops.rows(options.top), replayed.duration_s))
-    )
+    tops, losses = replayed.tops.rows(options.top), {"packets by the capturing system": replayed.dropped}
+    print("\n".join(watch.replay_report(options, replayed.totals, tops, losses, replayed.duration_s)))
     for error_text in replayed.errors:
         tell(error_text)
     return BAD_INPUT if replayed.errors else 0

@@ -1,6 +1,5 @@
 """The monitor over capture files: what it does at which time, without a system to capture from."""
 
-import gc
 import os
 import signal
 import time
@@ -9,6 +8,7 @@ import pytest
 
 from pfw.daemon.monitor import Monitor, Stop, statistics
 from pfw.daemon.sources import Batch, CaptureFile
+from pfw.drivers.files import Watch
 from pfw.engine.engine import Engine
 from pfw.engine.flows import FlowTable
 from pfw.model.command import Ended, Judged
@@ -106,7 +106,7 @@ class TestPolicyFile:
             path = tmp_path / "rules.json"
             path.write_text("1")
             each = watch()
-            each.monitor.watch_policy(path, load)
+            each.monitor.watch_policy(path, Watch(path), load)
             path.write_text("22")
             each.monitor.run(iter([None]), Stop(None, None))
             return each.told
@@ -138,20 +138,6 @@ def test_notices_are_told(watch, capture_file):
     each = watch(table=FlowTable(2))
     each.monitor.run(CaptureFile(capture_file()).batches(), Stop(None, None))
     assert each.told == ["the table of connections is full (2): the oldest unanswered ones are forgotten"]
-
-
-def test_the_collector_is_as_it_was_afterwards(watch, capture_file):
-    assert gc.isenabled()
-    watch().monitor.run(CaptureFile(capture_file()).batches(), Stop(None, None))
-    assert gc.isenabled()
-
-    def broken():
-        yield None
-        raise OSError("broken")
-
-    with pytest.raises(OSError, match="broken"):
-        watch().monitor.run(broken(), Stop(None, None))
-    assert gc.isenabled()
 
 
 def test_statistics_are_the_totals(watch, capture_file):

@@ -49,11 +49,13 @@ def test_nobody_waits_for_a_reader_that_never_reads():
     )
     process = run(code, stdout=write)
     os.close(write)
-    took, counted = process.communicate(timeout=20)[1].split()
+    told, result = process.communicate(timeout=20)[1].splitlines()
+    took, counted = result.split()
     os.close(read)
     assert process.returncode == 0
     assert float(took) < 5
     assert counted == b"True"
+    assert told.startswith(b"pfw: nobody reads the output: ")
 
 
 def test_a_full_disk_is_counted():

@@ -18,7 +18,7 @@ def connection(number: int, state: State = State.ASKED, time: float = 0.0, proto
     here, there = bytes((192, 0, 2, 1)), bytes((192, 0, 2, 2))
     flow = make_flow(protocol, here, there, tail, Direction.OUT)
     made = Connection(number, make_key(protocol, here, there, tail), flow, time, state)
-    made.row = Row("a rule", Action.ALLOW, False)
+    made.row = Row("a rule", Action.ALLOW)
     made.verdict = Verdict(Action.ALLOW)
     return made
 

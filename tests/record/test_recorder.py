@@ -247,8 +247,10 @@ def test_trouble_with_one_place_leaves_the_others(tmp_path: Path, make: Any, tol
 
 def test_places_that_cannot_be_meant_are_refused(tmp_path: Path, tell: Tell) -> None:
     path = str(tmp_path / "firewall.log")
-    with pytest.raises(FileRefusedError, match="is given for both"):
+    with pytest.raises(FileRefusedError, match="get into each other's way"):
         Recorder(Options(log=path, eve=str(tmp_path / "x" / ".." / "firewall.log")), tell)
+    with pytest.raises(FileRefusedError, match="get into each other's way"):
+        Recorder(Options(log=path, eve=f"{path}.1"), tell)
     os.symlink("/etc/passwd", path)
     with pytest.raises(FileRefusedError, match="symbolic link"):
         Recorder(Options(log=path), tell)

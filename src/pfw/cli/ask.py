@@ -7,19 +7,19 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 from pfw.cli import rules
-from pfw.model.text import printable
+from pfw.model.text import counted, printable
 
 if TYPE_CHECKING:
     from pfw.model.flow import Moment
-    from pfw.model.policy import Policy
+    from pfw.model.policy import Fault, Policy
     from pfw.model.verdict import Verdict
     from pfw.policy.explain import Explanation
     from pfw.policy.question import Question
 
-OK, NO, BAD_INPUT, REFUSED = 0, 1, 2, 3
+OK, BAD_INPUT, REFUSED = 0, 2, 3
 """Exit status of every command."""
 
 _QUESTION_BYTES_MAX = 10_000
@@ -30,21 +30,34 @@ def tell(text: str) -> None:
     print(f"pfw: {printable(text)}", file=sys.stderr)
 
 
-def loaded(named: str | None) -> tuple[Path, Policy] | int:
-    """The policy file and the policy; or, with what is wrong told, the exit status."""
+class Loaded(NamedTuple):
+    """A policy with the file that it is from, and its bytes then."""
+
+    path: Path
+    content: bytes
+    policy: Policy
+
+
+def loaded(named: str | None) -> Loaded | int:
+    """The policy; or, with what is wrong told, the exit status."""
     from pfw.model.policy import PolicyError
 
     try:
         path = rules.find(named)
-        return path, rules.load(path)
+        content = rules.read(path)
+        return Loaded(path, content, rules.parse(content, path))
     except rules.NoPolicyError as error:
         tell(str(error))
     except PolicyError as error:
-        for fault in error.faults:
-            print(printable(str(fault)), file=sys.stderr)
+        tell_faults(error.faults)
     except OSError as error:
-        tell(f"{error.filename or named}: {error.strerror or error}")
+        tell(f"{error.filename or named or 'rules.json'}: {error.strerror or error}")
     return BAD_INPUT
+
+
+def tell_faults(faults: Iterable[Fault]) -> None:
+    for fault in faults:
+        print(printable(str(fault)), file=sys.stderr)
 
 
 def check(arguments: Namespace) -> int:
@@ -52,8 +65,10 @@ def check(arguments: Namespace) -> int:
     from pfw.model.policy import Fault, PolicyError
 
     policy, faults = None, []
+    named = arguments.file or arguments.rules
+    path = Path(named or "rules.json")
     try:
-        path = rules.find(arguments.file or arguments.rules)
+        path = rules.find(named)
         policy = rules.load(path)
     except rules.NoPolicyError as error:
         tell(str(error))
@@ -65,16 +80,14 @@ def check(arguments: Namespace) -> int:
     if arguments.json:
         _print_check(path, policy, faults)
     elif policy is None:
-        for fault in faults:
-            print(printable(str(fault)), file=sys.stderr)
+        tell_faults(faults)
     else:
         form = "lists" if policy.simple else "rules"
-        number = len(policy.rules)
-        print(f"{printable(str(path))}: valid, {number} {'rule' if number == 1 else 'rules'} ({form} form)")
+        print(f"{printable(str(path))}: valid, {counted(len(policy.rules), 'rule')} ({form} form)")
     return BAD_INPUT if faults else OK
 
 
-def _print_check(path: Path, policy: Policy | None, faults: Iterable[object]) -> None:
+def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> None:
     from msgspec import json, to_builtins
 
     facts = {
@@ -92,10 +105,10 @@ def _print_check(path: Path, policy: Policy | None, faults: Iterable[object]) ->
 
 def explain(arguments: Namespace) -> int:
     """`pfw explain`, one question or many."""
-    policy_file = loaded(arguments.rules)
-    if isinstance(policy_file, int):
-        return policy_file
-    path, policy = policy_file
+    rules_file = loaded(arguments.rules)
+    if isinstance(rules_file, int):
+        return rules_file
+    policy = rules_file.policy
     options = [
         word
         for name in ("app", "user", "unit", "interface", "time")
@@ -106,7 +119,7 @@ def explain(arguments: Namespace) -> int:
         if options:
             tell(f"{options[0]} and - do not go together; write it into each line")
             return BAD_INPUT
-        return _explain_many(path, policy, arguments.json)
+        return _explain_many(rules_file, arguments.json)
     from pfw.policy import explain as explaining
     from pfw.policy.question import parse_words
 
@@ -116,7 +129,7 @@ def explain(arguments: Namespace) -> int:
     except ValueError as error:
         tell(str(error))
         return BAD_INPUT
-    explanation = explaining.explain(policy, question.flow, _moment(question), _line_of(path))
+    explanation = explaining.explain(policy, question.flow, _moment(question), _line_of(rules_file.content))
     if arguments.json:
         _print_explanation(explanation)
     else:
@@ -125,13 +138,13 @@ def explain(arguments: Namespace) -> int:
     return OK
 
 
-def _explain_many(path: Path, policy: Policy, as_json: bool) -> int:
+def _explain_many(rules_file: Loaded, as_json: bool) -> int:
     from pfw.cli.screen import decided_by, encode
     from pfw.policy.decide import Decider
     from pfw.policy.question import parse_question
 
-    decider = Decider(policy)
-    line_of = _line_of(path)
+    decider = Decider(rules_file.policy)
+    line_of = _line_of(rules_file.content)
     status = OK
     for number, raw in enumerate(_lines(sys.stdin.buffer), 1):
         text = raw.decode(errors="replace").strip()
@@ -189,15 +202,15 @@ def _print_explanation(explanation: Explanation) -> None:
     print(encode({**_verdict_facts(explanation.verdict, explanation.line), "passed": passed}))
 
 
-def _line_of(path: Path) -> Callable[[int], int]:
-    """The line of a rule by its index; the file is only searched when the first is asked for."""
+def _line_of(content: bytes) -> Callable[[int], int]:
+    """The line of a rule by its index; the file's content is only searched when the first is asked for."""
     from pfw.policy.locate import rule_lines
 
     lines: list[int] = []
 
     def line(index: int) -> int:
         if not lines:
-            lines.extend(rule_lines(rules.read(path).decode(errors="replace")))
+            lines.extend(rule_lines(content.decode(errors="replace")))
         return lines[index]
 
     return line
@@ -230,12 +243,12 @@ def _names_of(user: str) -> frozenset[str]:
 
     try:
         found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-        groups = [grp.getgrgid(found.pw_gid)] + [group for group in grp.getgrall() if found.pw_name in group.gr_mem]
     except (KeyError, OverflowError, ValueError):
         return frozenset({user})
-    names = {user, found.pw_name, str(found.pw_uid)}
-    for group in groups:
-        names |= {f"group:{group.gr_name}", f"group:{group.gr_gid}"}
+    names = {user, found.pw_name, str(found.pw_uid), f"group:{found.pw_gid}"}
+    for group in grp.getgrall():
+        if group.gr_gid == found.pw_gid or found.pw_name in group.gr_mem:
+            names |= {f"group:{group.gr_name}", f"group:{group.gr_gid}"}
     return frozenset(names)
 
 
@@ -258,12 +271,11 @@ def convert(arguments: Namespace) -> int:
         path = rules.find(arguments.file or arguments.rules)
         converted = to_full(rules.read(path), str(path), rules.services)
     except PolicyError as error:
-        for fault in error.faults:
-            print(printable(str(fault)), file=sys.stderr)
+        tell_faults(error.faults)
     except rules.NoPolicyError as error:
         tell(str(error))
     except OSError as error:
-        tell(f"{error.filename or path}: {error.strerror or error}")
+        tell(f"{error.filename or 'rules.json'}: {error.strerror or error}")
     else:
         print(converted, end="")
         return OK

@@ -1,6 +1,6 @@
 """The command line, described once: parser, help, man page and completions are made from this.
 
-It imports nothing of ours, so that `--help` and `--version` are quick. What a command does is in `main.py`.
+It imports nothing of ours but the version, so that `--help` is quick. What a command does is in `main.py`.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 
 from pfw import __version__
 
-_EXIT_STATUS = "exit status: 0 done, 1 the answer is no, 2 the input is bad, 3 the system refused"
+_EXIT_STATUS = "exit status: 0 done, 2 the input is bad, 3 the system refused"
 _RULES_HELP = "policy file (default: ./rules.json, else /etc/pfw/rules.json)"
 
 
@@ -100,7 +100,10 @@ def _logs(parser: ArgumentParser) -> None:
     )
 
 
-_LOCAL_HELP = 'an address or prefix that is "this machine" in somebody else\'s capture (may be repeated)'
+_LOCAL_HELP = (
+    'an address or prefix that is "this machine" in somebody else\'s capture (may be repeated; default: this '
+    "machine's own addresses, and strangers are judged from both of their ends)"
+)
 
 
 def _check(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -6,14 +6,11 @@ from collections.abc import Mapping
 
 from pfw.cli.screen import LABELS
 from pfw.engine.totals import Totals
-from pfw.model.text import printable
+from pfw.model.flow import Direction
+from pfw.model.text import counted, printable
 
 _ROWS_MAX = 40
 """Rules shown in text; the others are summed up in a line. JSON has all."""
-
-
-def plural(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def size_text(size: int) -> str:
@@ -32,7 +29,9 @@ def totals_facts(totals: Totals) -> dict[str, object]:
         "packets": totals.packets,
         "bytes": totals.bytes,
         "undecodable": totals.undecodable,
+        "undecodable_bytes": totals.undecodable_bytes,
         "not_ip": sum(totals.not_ip.values()),
+        "not_ip_bytes": totals.not_ip_bytes,
         "not_ip_kinds": {printable(kind): count for kind, count in totals.not_ip.items()},
         "connections": totals.connections,
         "allowed": totals.allowed,
@@ -59,16 +58,19 @@ def totals_facts(totals: Totals) -> dict[str, object]:
 def totals_lines(totals: Totals) -> list[str]:
     """The counters for a person: two lines, then a table of rules."""
     lines = [
-        f"{plural(totals.packets, 'packet')} ({size_text(totals.bytes)}), {plural(totals.connections, 'connection')}: "
+        f"{counted(totals.packets, 'packet')} ({size_text(totals.bytes)}), "
+        f"{counted(totals.connections, 'connection')}: "
         f"{totals.allowed:,} allowed, {totals.blocked:,} blocked, {totals.rejected:,} rejected"
         + (f", {totals.asked:,} to ask about" if totals.asked else "")
         + (f", {totals.unknown:,} unknown here" if totals.unknown else "")
     ]
-    asides = [f"{plural(totals.undecodable, 'packet')} undecodable"]
+    asides = [f"{counted(totals.undecodable, 'packet')} undecodable"]
     asides += [f"{count:,} {printable(kind)}" for kind, count in sorted(totals.not_ip.items())]
     lines.append(", ".join(asides))
     if totals.midstream:
-        lines.append(f"{plural(totals.midstream, 'connection')} older than this watch, judged by the first packet seen")
+        lines.append(
+            f"{counted(totals.midstream, 'connection')} older than this watch, judged by the first packet seen"
+        )
     if totals.untracked or totals.evicted:
         lines.append(
             f"table of connections full: {totals.evicted:,} forgotten early, {totals.untracked:,} not remembered"
@@ -76,10 +78,15 @@ def totals_lines(totals: Totals) -> list[str]:
     return lines + _table(totals)
 
 
+def _is_always_there(name: str) -> bool:
+    """Whether a row is no rule of the policy's; these names are reserved (`policy/values.py`)."""
+    return name.startswith("base ") or name in {f"default {direction}" for direction in Direction}
+
+
 def _table(totals: Totals) -> list[str]:
     rows = [row for row in totals.rules if row.connections or row.packets]
     matched = {row.name for row in rows}
-    idle = sum(1 for row in totals.rules if row.name not in matched and not row.name.startswith(("base ", "default ")))
+    idle = sum(1 for row in totals.rules if row.name not in matched and not _is_always_there(row.name))
     shown = rows[:_ROWS_MAX]
     if not shown:
         return []
@@ -92,9 +99,9 @@ def _table(totals: Totals) -> list[str]:
             f"{name:<{width}}  {label:<8}  {row.connections:>11,}  {row.packets:>11,}  {size_text(row.bytes):>9}"
         )
     if len(rows) > len(shown):
-        lines.append(f"… and {plural(len(rows) - len(shown), 'more rule')} (all of them: --json)")
+        lines.append(f"… and {counted(len(rows) - len(shown), 'more rule')} (all of them: --json)")
     if idle > 0:
-        lines.append(f"{plural(idle, 'rule')} without a match")
+        lines.append(f"{counted(idle, 'rule')} without a match")
     return lines
 
 

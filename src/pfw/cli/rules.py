@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from pfw.model.policy import Policy
@@ -21,10 +23,19 @@ def find(named: str | None) -> Path:
     """The file that was named, or the first default that is there. Raises NoPolicyError."""
     if named is not None:
         return Path(named)
-    for path in DEFAULT_PATHS:
-        if path.exists():
-            return path
+    path = next(defaults(), None)
+    if path is not None:
+        return path
     raise NoPolicyError("there is no rules.json here and no /etc/pfw/rules.json; name a policy file with --rules FILE")
+
+
+def defaults() -> Iterator[Path]:
+    """The default paths at which there is something, or it cannot be told."""
+    for path in DEFAULT_PATHS:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            with suppress(PermissionError):
+                path.stat()
+            yield path
 
 
 def read(path: Path) -> bytes:
@@ -53,6 +64,11 @@ def services() -> str:
 
 def load(path: Path) -> Policy:
     """The policy in a file. Raises PolicyError with all faults, or OSError."""
+    return parse(read(path), path)
+
+
+def parse(content: bytes, path: Path) -> Policy:
+    """The policy in a file's content. Raises PolicyError with all faults."""
     from pfw.policy import load as loader
 
-    return loader.load(read(path), str(path), services)
+    return loader.load(content, str(path), services)

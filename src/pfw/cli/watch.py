@@ -56,14 +56,17 @@ def summary(options: Namespace, totals: Totals, losses: Mapping[str, int], durat
     return ["", *lines]
 
 
-def replay_report(options: Namespace, totals: Totals, tops: Rows, duration_s: float) -> list[str]:
+def replay_report(
+    options: Namespace, totals: Totals, tops: Rows, losses: Mapping[str, int], duration_s: float
+) -> list[str]:
     """What a policy would have done."""
     rate = round(totals.packets / duration_s) if duration_s > 0 else 0
     if options.json:
         named = {name: [{"name": each, "connections": count} for each, count in rows] for name, rows in tops.items()}
         facts = {**report.totals_facts(totals), "seconds": round(duration_s, 4), "packets_per_s": rate}
-        return [encode({**facts, "top": named})]
+        return [encode({**facts, "lost": dict(losses), "top": named})]
     lines = report.totals_lines(totals)
+    lines[2:2] = report.losses_lines(losses)
     for name, title in _TITLES.items():
         lines += report.top_lines(title, tops[name])
     return [*lines, "", f"{totals.packets:,} packets in {duration_s:.2f} s ({rate:,} packets/s)"]

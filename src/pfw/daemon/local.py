@@ -6,6 +6,7 @@ Where the kernel does not answer, the engine is told less and judges by what it 
 from __future__ import annotations
 
 from pfw.drivers import netlink
+from pfw.engine.suspicion import LOOPBACK
 from pfw.model.address import AddressSet
 from pfw.model.event import Event, LocalAddresses, OpenSocket
 from pfw.wire.error import WireError
@@ -17,7 +18,8 @@ def viewpoint(local: AddressSet | None) -> LocalAddresses:
     if local is not None:
         return LocalAddresses(local)
     try:
-        return LocalAddresses(netlink.local_addresses(), observer=True)
+        # Loopback addresses are everybody's: on somebody's wire they tell of no machine.
+        return LocalAddresses(netlink.local_addresses().without(LOOPBACK), observer=True)
     except (OSError, WireError):
         return LocalAddresses(AddressSet(), observer=True)
 

@@ -22,6 +22,7 @@ from pfw.engine.totals import Totals
 from pfw.model.command import Command, Notice
 from pfw.model.event import Event, Finish, Packets, PolicyChanged, Tick
 from pfw.model.policy import Policy, PolicyError
+from pfw.model.text import counted
 from pfw.wire.scan import scan
 
 PERIOD_S = 0.5
@@ -47,12 +48,19 @@ class Stop:
 
     @contextmanager
     def on_signals(self) -> Iterator[None]:
-        """Within, SIGINT and SIGTERM ask for the end instead of raising."""
+        """Within, SIGINT, SIGTERM and SIGHUP ask for the end; a second one, where that takes too long, raises
+        KeyboardInterrupt."""
 
         def ask(_signal: int, _frame: FrameType | None) -> None:
+            if self.asked:
+                raise KeyboardInterrupt
             self.asked = True
 
-        before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            # A terminal that was closed; under nohup the watch goes on.
+            numbers.append(signal.SIGHUP)
+        before = {number: signal.signal(number, ask) for number in numbers}
         try:
             yield
         finally:
@@ -77,12 +85,13 @@ class Monitor:
         self._policy_watch: tuple[Path, Watch, Load] | None = None
         self._refresh: Callable[[], list[Event]] = list
         self._told_broken = False
+        self._file_time: float | None = None
         self._next_period = 0.0
         self._next_statistics = time.monotonic() + STATISTICS_S
 
-    def watch_policy(self, path: Path, load: Load) -> None:
-        """Take up changes of the file while running."""
-        self._policy_watch = (path, Watch(path), load)
+    def watch_policy(self, path: Path, watch: Watch, load: Load) -> None:
+        """Take up changes of the file, since the watch was made, while running."""
+        self._policy_watch = (path, watch, load)
 
     def refresh_with(self, refresh: Callable[[], list[Event]]) -> None:
         """Ask this for events, such as changed addresses, each period."""
@@ -90,19 +99,27 @@ class Monitor:
 
     def run(self, batches: Iterator[Batch | None], stop: Stop) -> None:
         """Until the batches end or `stop` is due; a batch that is None only lets time pass."""
-        for batch in batches:
-            if batch is not None:
-                self._take(batch, stop)
-            self._pass_time(batch)
-            if stop.due():
-                break
-        self._perform(self._engine.step(Finish(), clock.now()))
+        try:
+            for batch in batches:
+                if batch is not None:
+                    self._take(batch, stop)
+                self._pass_time(batch)
+                if stop.due():
+                    break
+        finally:
+            self._perform(self._engine.step(Finish(), self._now()))
+
+    def _now(self) -> float:
+        """The time: by the clock, or in a capture file that of the last packet."""
+        return clock.now() if self._file_time is None else self._file_time
 
     def _take(self, batch: Batch, stop: Stop) -> None:
         frames = batch.frames
         if stop.packets_left is not None:
             frames = frames[: stop.packets_left]
             stop.packets_left -= len(frames)
+        if frames and not batch.live:
+            self._file_time = frames[-1][0]
         items = scan(batch.source, batch.buffer, frames)
         commands = self._engine.step(Packets(batch.source, batch.buffer, items, batch.sent), 0.0)
         if commands:
@@ -112,16 +129,17 @@ class Monitor:
         for command in commands:
             if isinstance(command, Notice):
                 self._tell(command.text)
-        self._show(commands)
         if self._recorder is not None:
+            # First of all: showing them may fail, when nobody reads any more.
             self._recorder.send(commands)
+        self._show(commands)
 
     def _pass_time(self, batch: Batch | None) -> None:
         at = time.monotonic()
         if at < self._next_period:
             return
         self._next_period = at + PERIOD_S
-        now = clock.now()
+        now = self._now()
         events: list[Event] = [*self._refresh(), *self._changed_policy()]
         if batch is None or batch.live:
             events.append(Tick())
@@ -151,7 +169,7 @@ class Monitor:
         except OSError as error:
             self._tell(f"{path}: {error.strerror or error}; the policy before stays in force")
             return []
-        self._tell(f"{path} has changed and is in force: {len(policy.rules)} rules")
+        self._tell(f"{path} has changed and is in force: {counted(len(policy.rules), 'rule')}")
         return [PolicyChanged(policy)]
 
 

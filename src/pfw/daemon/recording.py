@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
 from msgspec import Struct, msgpack
 
@@ -26,7 +27,7 @@ PENDING_BYTES_MAX = 4 << 20
 """What may wait for a slow recorder; beyond it records are lost, and counted."""
 MESSAGE_BYTES_MAX = 64 << 20
 _TICK_S = 1.0
-_CLOSE_TIMEOUT_S = 10.0
+_CLOSE_TIMEOUT_S = 30.0
 _READ_BYTES = 1 << 18
 
 
@@ -72,9 +73,12 @@ class RecorderProcess:
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, *(["-I"] if sys.flags.isolated else []), "-m", "pfw.daemon.recording"],
+                # -P: the folder that one happens to be in does not decide what is imported.
+                [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "pfw.daemon.recording"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,
+                # Signals are for the watching process; when it ends, the closed connection ends this one.
+                start_new_session=True,
             )
         self._sock.setblocking(wait)
         self._put(Begin(options), 0)
@@ -113,8 +117,6 @@ class RecorderProcess:
         answer = b""
         try:
             self._sock.shutdown(socket.SHUT_WR)
-            # A capture file may leave it minutes of work; a live one at most what was pending.
-            self._sock.settimeout(None if self._wait else _CLOSE_TIMEOUT_S)
             while piece := self._sock.recv(_READ_BYTES):
                 answer += piece
             self._process.wait(_CLOSE_TIMEOUT_S)
@@ -151,12 +153,17 @@ def _messages(sock: socket.socket) -> Iterator[Message | None]:
             if not selector.select(_TICK_S):
                 yield None
                 continue
-            piece = sock.recv(_READ_BYTES)
+            try:
+                piece = sock.recv(_READ_BYTES)
+            except OSError:
+                return
             if not piece:
                 return
             buffer += piece
             while len(buffer) >= 4:
                 size = int.from_bytes(buffer[:4], "little")
+                if size > MESSAGE_BYTES_MAX:
+                    return
                 if len(buffer) < 4 + size:
                     break
                 yield decoder.decode(bytes(buffer[4 : 4 + size]))
@@ -188,8 +195,8 @@ def _record(recorder: Recorder, message: Message | None) -> None:
 
 def main() -> None:
     """The recorder's end, on standard input."""
-    # Ctrl-C is for the watching process; this one ends when that closes the connection.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
     sock = socket.socket(fileno=0)
     recorder: Recorder | None = None
     for message in _messages(sock):
@@ -198,7 +205,10 @@ def main() -> None:
         elif recorder is not None:
             _record(recorder, message)
     if recorder is not None:
-        sock.sendall(msgpack.encode(recorder.close(time.time())))
+        counts = msgpack.encode(recorder.close(time.time()))
+        with suppress(OSError):
+            # Who would read them may have been killed.
+            sock.sendall(counts)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,6 @@ Key = bytes | tuple[int, int]
 """A packed address, or a port and its protocol."""
 Counts = dict[Key, int]
 
-_STOPPING = (Action.BLOCK, Action.REJECT)
-
 NAMES_MAX = 50_000
 """Different peers or ports that are counted one by one; when there are more the rarest are let go."""
 
@@ -41,9 +39,9 @@ class Tops:
         self._ports: tuple[Counts, Counts] = ({}, {})
 
     def add(self, command: Judged) -> None:
-        action, flow = command.verdict.action, command.flow
-        stopped = action is not Action.ALLOW
-        if stopped and action not in _STOPPING:
+        verdict, flow = command.verdict, command.flow
+        stopped = verdict.action is not Action.ALLOW
+        if stopped and not verdict.stops:
             return
         peer = flow.destination if flow.direction is Direction.OUT else flow.source
         _count(self._peers[stopped], peer)
@@ -77,7 +75,6 @@ class Replayed(Struct):
     totals: Totals
     tops: Tops
     errors: list[str]
-    filtered: int
     dropped: int
     duration_s: float
     """From the first packet to the last; the policy was ready before."""
@@ -103,7 +100,6 @@ def replay(files: list[CaptureFile], policy: Policy, local: LocalAddresses) -> R
         totals=engine.totals(),
         tops=tops,
         errors=errors,
-        filtered=sum(file.filtered for file in files),
         dropped=sum(file.dropped for file in files),
         duration_s=duration_s,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from os.path import abspath
 from pathlib import Path
 from socket import if_nametoindex
 
@@ -17,6 +16,7 @@ from pfw.daemon.sources import Batch, CaptureFile, live
 from pfw.drivers import clock
 from pfw.drivers.bpf import compile_live_filter
 from pfw.drivers.capture import Capture
+from pfw.drivers.files import Watch
 from pfw.drivers.scapy_capture import ScapyCapture
 from pfw.engine.engine import Engine
 from pfw.engine.flows import CONNECTIONS_MAX, REPLAYED_CONNECTIONS_MAX, FlowTable
@@ -30,6 +30,8 @@ from pfw.record.recorder import Options
 
 Show = Callable[[list[Command]], None]
 Tell = Callable[[str], None]
+FileWatch = tuple[Path, Watch, Load]
+"""The policy file, a watch on it from before it was loaded, and how to load it."""
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -54,13 +56,15 @@ class Outcome(Struct, frozen=True):
     error: str | None = None
 
 
-def watching(wish: Wish, path: Path, policy: Policy, load: Load, show: Show, tell: Tell) -> Outcome:
+def watching(wish: Wish, policy: Policy, file_watch: FileWatch, show: Show, tell: Tell) -> Outcome:
     """Watch until it ends or a signal comes.
 
     Raises PermissionError without the right to capture, OSError for a file or an interface that cannot be
     opened, FilterError for a bad filter, and FileRefusedError for a log that must not be written.
     """
-    _check_logs(wish.records)
+    reason = why_refused(wish.records.log, wish.records.eve)
+    if reason is not None:
+        raise FileRefusedError(reason)
     capture: Capture | ScapyCapture | None = None
     file: CaptureFile | None = None
     if wish.read is None:
@@ -73,7 +77,7 @@ def watching(wish: Wish, path: Path, policy: Policy, load: Load, show: Show, tel
     table = FlowTable(CONNECTIONS_MAX if file is None else REPLAYED_CONNECTIONS_MAX)
     engine = Engine(policy, clock.utc_offset_s, every_packet=wish.every_packet, table=table)
     monitor = Monitor(engine, show, tell, recorder)
-    monitor.watch_policy(path, load)
+    monitor.watch_policy(*file_watch)
     for event in _begin(wish):
         engine.step(event, clock.now())
     if capture is not None:
@@ -85,18 +89,12 @@ def watching(wish: Wish, path: Path, policy: Policy, load: Load, show: Show, tel
             monitor.run(batches, stop)
         finally:
             losses = _close(capture, recorder, engine)
+    if file is not None:
+        losses["packets by the capturing system"] = file.dropped
     error = file.error if file is not None else None
     if capture is not None and capture.gone:
         error = "the interface is gone"
     return Outcome(engine.totals(), losses, time.monotonic() - began, error)
-
-
-def _check_logs(records: Options) -> None:
-    for path in (records.log, records.eve):
-        if path is not None and (reason := why_refused(path)) is not None:
-            raise FileRefusedError(reason)
-    if records.log is not None and records.eve is not None and abspath(records.log) == abspath(records.eve):
-        raise FileRefusedError(f"{records.log} is given for both the text log and EVE, give two paths")
 
 
 def _capture(wish: Wish, tell: Tell) -> Capture | ScapyCapture:

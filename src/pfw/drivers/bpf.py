@@ -45,7 +45,7 @@ def compile_filter(text: str, linktype: int, snap_bytes: int = SNAP_BYTES) -> Pr
         raise FilterError("libpcap has no memory for a filter")
     program = _Program()
     try:
-        if library.pcap_compile(handle, ctypes.byref(program), text.encode(), 1, 0xFFFFFFFF):
+        if library.pcap_compile(handle, ctypes.byref(program), text.encode(errors="replace"), 1, 0xFFFFFFFF):
             reason = library.pcap_geterr(handle).decode(errors="replace")
             raise FilterError(f"the filter {text!r} is not understood: {reason}")
         if program.length > INSTRUCTIONS_MAX:
@@ -71,6 +71,8 @@ def compile_live_filter(text: str) -> Program:
         (0x15, 1, 0, 772),  # jeq #ARPHRD_LOOPBACK, ethernet
         (0x05, 0, 0, len(ethernet)),  # ja  raw
     ]
+    if len(choose) + len(ethernet) + len(raw) > INSTRUCTIONS_MAX:
+        raise FilterError(f"the filter {text!r} is too long for all kinds of devices at once")
     return choose + ethernet + raw
 
 

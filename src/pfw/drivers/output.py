@@ -7,7 +7,7 @@ import sys
 import threading
 from collections import deque
 
-LINES_MAX = 20_000
+LINES_MAX = 5_000
 """What may wait for the terminal; beyond it lines are left out, and counted."""
 
 
@@ -51,6 +51,7 @@ class Output:
         if self._thread.is_alive():
             # Nobody reads. To flush at exit would be to wait for the thread, which waits for ever.
             self.closed = True
+            print(f"pfw: nobody reads the output: {len(self._lines):,} lines or more are left out", file=sys.stderr)
             sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
 
     def _run(self) -> None:

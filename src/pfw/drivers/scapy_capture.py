@@ -1,7 +1,7 @@
 """Live capture through Scapy's sockets, for kernels that refuse the ring of `capture.py`.
 
 Slower (two system calls and a copy a packet, about 100,000 packets/s) but without demands: any kernel with
-packet sockets does. Scapy also knows the link types of more kinds of devices. It is imported only here and
+packet sockets does. Scapy also knows the link types of more kinds of devices. It is imported
 only when needed; it gives bytes, which are decoded like all others.
 """
 

@@ -33,8 +33,8 @@ from pfw.engine.totals import Counters, Row, Totals
 from pfw.engine.viewpoint import Viewpoint
 from pfw.model.command import Command, Ended, Frame, Judged, Notice, Seen, Suspicious
 from pfw.model.event import Event, Finish, Item, LocalAddresses, OpenSocket, Packets, PolicyChanged, Tick
-from pfw.model.flow import Flow, reverse_key
-from pfw.model.packet import SYN, TCP
+from pfw.model.flow import Flow, reverse_key, split_key
+from pfw.model.packet import SYN, TCP, Packet
 from pfw.model.policy import Policy
 from pfw.model.verdict import Verdict
 
@@ -161,19 +161,21 @@ class Engine:
                 key, early = self._fragments.follow(packet, time, size)
                 if key is None:
                     return
-            if packet.quoted_key is not None and self._follow_error(item, packet.quoted_key, early):
+            if packet.quoted_key is not None and self._follow_error(item, packet, early):
                 return
         if key is None:
             self._counters.count_undecodable(size)
             return
-        half = self._table.halves.get(key) or self._begin(event, item, key)
+        # A later fragment has no flags and no ports of its own: it starts nothing and changes nothing.
+        later = packet is not None and packet.fragment is not None and packet.fragment.offset_bytes > 0
+        half = self._table.halves.get(key)
         if half is None:
-            self._counters.count_invalid(*early)
+            half = None if later else self._begin(event, item, key)
+        if half is None:
+            self._counters.count_invalid(early[0] + later, early[1] + size * later)
             return
         half.packets += early[0]
         half.bytes += early[1]
-        # A later fragment has no flags of its own.
-        later = packet is not None and packet.fragment is not None and packet.fragment.offset_bytes > 0
         move = None if later else half.moves[flags]
         if move is not None and move < 0:
             self._stray(event, item, half, move)
@@ -182,11 +184,14 @@ class Engine:
             self._table.schedule(half.connection, time)
         self._follow(item, half)
 
-    def _follow_error(self, item: Item, quoted_key: bytes, early: tuple[int, int]) -> bool:
+    def _follow_error(self, item: Item, packet: Packet, early: tuple[int, int]) -> bool:
         """Count an ICMP error, with packets and bytes of fragments of it that came early, to the connection
-        that it is about, if there is one and the policy lets it."""
+        that it is about, if there is one, it goes to who sent the quoted packet, and the policy lets it."""
+        quoted_key = packet.quoted_key or b""
         about = self._table.halves.get(quoted_key)
         if about is None or not self._judge.policy.base.icmp_errors:
+            return False
+        if packet.destination != split_key(quoted_key)[1]:
             return False
         connection = about.connection
         half = connection.reply if about is connection.original else connection.original
@@ -232,12 +237,12 @@ class Engine:
         if self._open_sockets and not flags & SYN:
             for known in (key, reverse_key(key)):
                 if known in self._open_sockets:
-                    # From now on the table knows it.
-                    self._open_sockets.discard(known)
                     views = self._view.flows(known, interface, sent=None)
                     connection = self._start(event, item, known, views, ongoing_state(known))
                     if connection is None:
                         return None
+                    # From now on the table knows it.
+                    self._open_sockets.discard(known)
                     return connection.original if known == key else connection.reply
         views = self._view.flows(key, interface, sent=None if event.sent is None else item[4] in event.sent)
         flow = views[0]

@@ -14,7 +14,7 @@ from pfw.engine.totals import Row
 from pfw.model.flow import Flow, make_flow, reverse_key, split_key
 from pfw.model.verdict import Verdict
 
-CONNECTIONS_MAX = 25_000
+CONNECTIONS_MAX = 20_000
 """About 1 kB each: what a live watch can afford. The kernel's own default is 65,536 to 262,144, by memory."""
 
 REPLAYED_CONNECTIONS_MAX = 262_144

@@ -23,7 +23,7 @@ TEXTS: dict[str, str] = {
     "martian.loopback": "a loopback address on the wire",
     "martian.multicast": "a multicast or broadcast address as source",
     "martian.unspecified": "a source of this-network (0.0.0.0/8 or ::)",
-    "martian.reserved": "a source in reserved or documentation space",
+    "martian.reserved": "a source in reserved space",
     "martian.mapped": "an IPv4-mapped IPv6 address on the wire",
     "martian.own": "comes in with an address of this machine as source",
     "flow.land": "source and destination are the same (land attack)",

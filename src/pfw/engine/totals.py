@@ -21,12 +21,11 @@ INVALID = Verdict(
 class Row:
     """What one rule, base rule or default decided."""
 
-    __slots__ = ("action", "base", "bytes", "connections", "name", "packets")
+    __slots__ = ("action", "bytes", "connections", "name", "packets")
 
-    def __init__(self, name: str, action: Action, base: bool) -> None:
+    def __init__(self, name: str, action: Action) -> None:
         self.name = name
         self.action = action
-        self.base = base
         self.connections = 0
         self.packets = 0
         self.bytes = 0
@@ -43,7 +42,7 @@ class RuleTotals(Struct, frozen=True):
 
 
 class Totals(Struct, frozen=True):
-    """Everything counted. packets = sum of rules' packets + undecodable + sum of not_ip."""
+    """Everything counted. packets = sum of rules' packets + undecodable + sum of not_ip, and so for bytes."""
 
     packets: int
     bytes: int
@@ -54,7 +53,9 @@ class Totals(Struct, frozen=True):
     asked: int
     unknown: int
     undecodable: int
+    undecodable_bytes: int
     not_ip: dict[str, int]
+    not_ip_bytes: int
     midstream: int
     """Connections that were older than the watching: the first packet seen was not the first sent."""
     untracked: int
@@ -75,8 +76,8 @@ class Counters:
     def __init__(self) -> None:
         self.packets = 0
         self.undecodable = 0
-        self._bytes_elsewhere = 0
-        """Bytes of packets that are in no row."""
+        self._undecodable_bytes = 0
+        self._not_ip_bytes = 0
         self.midstream = 0
         self.untracked = 0
         self.not_ip: dict[str, int] = {}
@@ -88,7 +89,7 @@ class Counters:
         key = (row_name(verdict), verdict.action)
         row = self._rows.get(key)
         if row is None:
-            row = self._rows[key] = Row(key[0], verdict.action, verdict.base)
+            row = self._rows[key] = Row(key[0], verdict.action)
         return row
 
     def judge(self, verdict: Verdict) -> Row:
@@ -104,10 +105,10 @@ class Counters:
 
     def count_undecodable(self, size: int) -> None:
         self.undecodable += 1
-        self._bytes_elsewhere += size
+        self._undecodable_bytes += size
 
     def count_not_ip(self, kind: str, size: int) -> None:
-        self._bytes_elsewhere += size
+        self._not_ip_bytes += size
         if kind not in self.not_ip and len(self.not_ip) >= NOT_IP_KINDS_MAX:
             kind = "other"
         self.not_ip[kind] = self.not_ip.get(kind, 0) + 1
@@ -120,7 +121,7 @@ class Counters:
             rows.append(RuleTotals(row.name, row.action, row.connections, row.packets + packets, row.bytes + size))
         return Totals(
             packets=self.packets,
-            bytes=self._bytes_elsewhere + sum(row.bytes for row in rows),
+            bytes=self._undecodable_bytes + self._not_ip_bytes + sum(row.bytes for row in rows),
             connections=sum(self.judged.values()),
             allowed=self.judged[Action.ALLOW],
             blocked=self.judged[Action.BLOCK],
@@ -128,7 +129,9 @@ class Counters:
             asked=self.judged[Action.ASK],
             unknown=self.judged[Action.UNKNOWN],
             undecodable=self.undecodable,
+            undecodable_bytes=self._undecodable_bytes,
             not_ip=dict(self.not_ip),
+            not_ip_bytes=self._not_ip_bytes,
             midstream=self.midstream,
             untracked=self.untracked,
             evicted=evicted,

@@ -7,7 +7,7 @@ A key is made of the very bytes of the headers, so that the decoder cuts it out 
 
 The last 4 bytes are the ports; for ICMP and ICMPv6 identifier (2), type, code; for a protocol with
 neither, zeros. The length alone tells the family, and TCP from the rest. Whoever changes this changes
-`wire/packet.py` with it.
+`wire/transport.py`, `wire/icmp.py` and `wire/scan.py` with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP
 
-# What answers what. Requests that start a flow are the keys; all other ICMP types start none.
+# What answers what, the requests as keys.
 ICMP_ANSWERS = {8: 0, 13: 14, 15: 16, 17: 18}
 ICMPV6_ANSWERS = {128: 129, 139: 140}
 _ANSWERED = {

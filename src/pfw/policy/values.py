@@ -57,6 +57,9 @@ ICMP_TYPES: dict[str, frozenset[tuple[int, int]]] = {
 }
 """What the IANA registries of ICMP and ICMPv6 types have of one meaning has one name. Any case counts."""
 
+_DEFAULTS = frozenset({"default", *(f"default {direction}" for direction in Direction)})
+"""What the defaults are called where rules are listed."""
+
 MAX_NAME = 128
 MAX_TEXT = 4096
 MAX_INTERFACE = 15
@@ -110,7 +113,7 @@ def read_flag(value: object) -> bool:
 
 def read_name(value: object) -> str:
     name = read_filled_text(value, MAX_NAME)
-    if name.lower() == "default" or name.lower().startswith("base "):
+    if name.lower() in _DEFAULTS or name.lower().startswith("base "):
         raise MisfitError(f"{shown(name)} is reserved for what is always there; give the rule another name")
     return name
 

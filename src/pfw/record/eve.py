@@ -21,6 +21,7 @@ from pfw.model.verdict import Action, Verdict
 from pfw.record.community import community_id
 from pfw.record.headers import Headers, read_headers
 from pfw.record.timestamps import eve_time, whole_seconds
+from pfw.wire.anomaly import ANOMALY_TEXTS
 
 Value = str | int | float | bool | dict[str, "Value"] | list["Value"]
 Event = dict[str, Value]
@@ -42,7 +43,7 @@ SIGNATURES: dict[str, tuple[int, int, str]] = {
     "martian.loopback": (1000020, 2, "loopback address on the wire"),
     "martian.multicast": (1000021, 3, "multicast or broadcast address as source"),
     "martian.unspecified": (1000022, 3, "source of this-network"),
-    "martian.reserved": (1000023, 3, "source in reserved or documentation space"),
+    "martian.reserved": (1000023, 3, "source in reserved space"),
     "martian.mapped": (1000024, 3, "IPv4-mapped IPv6 address on the wire"),
     "martian.own": (1000025, 1, "source is an address of this machine"),
     "flow.land": (1000040, 1, "source and destination are the same"),
@@ -136,7 +137,7 @@ def suspicious_event(command: Suspicious, pkt_src: str) -> Event:
         event["alert"] = _alert(command.event)
         event["direction"] = "to_server"
         event["verdict"] = {"action": "alert"}
-    ours: dict[str, Value] = {"reason": printable(command.text)}
+    ours: dict[str, Value] = {"reason": printable(command.text or ANOMALY_TEXTS.get(command.event, ""))}
     if command.flow is not None:
         ours["direction"] = command.flow.direction.value
     event["pfw"] = ours

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import stat
 from collections.abc import Callable
 from contextlib import suppress
@@ -28,8 +29,20 @@ class FileRefusedError(Exception):
     """The path is not one that a log may be written to. One line that says why."""
 
 
-def why_refused(path: str) -> str | None:
-    """Why there must be no log at this path; None when there may."""
+def why_refused(log: str | None, eve: str | None) -> str | None:
+    """Why there must be no logs at these paths, None standing for no log; None when there may."""
+    paths = [path for path in (log, eve) if path is not None]
+    if len(paths) == 2 and _stem(paths[0]) == _stem(paths[1]):
+        return f"{log} and {eve} would get into each other's way when files are rotated, give two other paths"
+    return next(filter(None, map(_why_path_refused, paths)), None)
+
+
+def _stem(path: str) -> str:
+    """The path without the number that rotation puts behind it."""
+    return re.sub(r"(\.[0-9]+)+\Z", "", os.path.abspath(path))
+
+
+def _why_path_refused(path: str) -> str | None:
     try:
         mode = os.lstat(path).st_mode
     except OSError:
@@ -65,7 +78,7 @@ class RotatingFile:
         self._size_bytes = 0
         self._torn = False
         self._checked_at = 0.0
-        refusal = why_refused(self.path)
+        refusal = _why_path_refused(self.path)
         if refusal is not None:
             raise FileRefusedError(refusal)
 

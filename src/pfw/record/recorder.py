@@ -8,7 +8,6 @@ anomaly and every connection's end, because programs fold for themselves. Losses
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
-from os.path import abspath
 
 from msgspec import Struct
 
@@ -16,7 +15,7 @@ from pfw.model.command import Command, Ended, Frame, Judged, Notice, Suspicious
 from pfw.model.flow import Flow
 from pfw.model.text import printable
 from pfw.record import eve
-from pfw.record.files import BUDGET_BYTES, FILE_BYTES, FileRefusedError, RotatingFile
+from pfw.record.files import BUDGET_BYTES, FILE_BYTES, FileRefusedError, RotatingFile, why_refused
 from pfw.record.fold import CAPACITY, WINDOW_S, Folded, Folder
 from pfw.record.headers import read_headers
 from pfw.record.journal import Journal, flow_fields, verdict_fields
@@ -87,8 +86,9 @@ class Recorder:
 
     def __init__(self, options: Options, tell: Callable[[str], None]) -> None:
         self.options = options
-        if options.log is not None and options.eve is not None and abspath(options.log) == abspath(options.eve):
-            raise FileRefusedError(f"{options.log} is given for both the text log and EVE, give two paths")
+        reason = why_refused(options.log, options.eve)
+        if reason is not None:
+            raise FileRefusedError(reason)
         files = (options.log is not None) + (options.eve is not None)
         budget_bytes = options.budget_bytes // max(files, 1)
 

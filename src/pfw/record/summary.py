@@ -1,6 +1,6 @@
 """What a packet is in a line: Scapy's summary of it, and a cheap one of our own.
 
-The only place that imports Scapy, and only when the first summary is wanted (0.4 s). Scapy is made for
+Scapy is imported only when the first summary is wanted (0.3 s). Scapy is made for
 trust and not for hostile bytes, so it gets no more than the beginning of a packet, its exceptions and its
 log stay here, and its text is escaped and bounded like any other.
 """
