@@ -134,3 +134,45 @@ def test_no_process_and_no_descriptor_is_left(tmp_path, judged):
         recorder.close()
         assert recorder._process.returncode == 0
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_are_for_the_watching_process(tmp_path, judged, number):
+    log = tmp_path / "firewall.log"
+    recorder = RecorderProcess(Options(log=str(log)), wait=False)
+    recorder.send([judged(53)])
+    until = time.monotonic() + 20
+    while not log.exists():
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    stop(recorder, number)
+    recorder.send([judged(54)])
+    assert recorder.close() is not None
+    assert len(log.read_text().splitlines()) == 2
+
+
+def test_it_is_in_a_group_of_its_own():
+    recorder = RecorderProcess(Options(log=os.devnull), wait=False)
+    assert os.getpgid(recorder._process.pid) != os.getpgid(0)
+    recorder.close()
+
+
+def test_the_current_folder_does_not_decide_what_runs(tmp_path, judged, monkeypatch):
+    trap = tmp_path / "pfw" / "daemon"
+    trap.mkdir(parents=True)
+    (trap / "recording.py").write_text("open('sprung', 'w')")
+    monkeypatch.chdir(tmp_path)
+    recorder = RecorderProcess(Options(log="firewall.log"), wait=True)
+    recorder.send([judged(53)])
+    assert recorder.close() is not None
+    assert Path("firewall.log").exists()
+    assert not Path("sprung").exists()
+
+
+def test_one_that_is_stuck_is_not_waited_for_for_ever(judged, tmp_path, monkeypatch):
+    monkeypatch.setattr(recording, "_CLOSE_TIMEOUT_S", 0.2)
+    recorder = RecorderProcess(Options(log=str(tmp_path / "firewall.log")), wait=True)
+    recorder.send([judged(53)])
+    stop(recorder, signal.SIGSTOP)
+    assert recorder.close() is None
+    assert recorder.broken

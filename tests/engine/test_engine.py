@@ -133,6 +133,12 @@ class TestIcmpErrors:
         router = wire.Path("2001:db8:5::1", wire.here6)
         s >> router.unreachable(wire.out6.udp()) >> Finish() << "#1 ended: shutdown, new, 1/1 packets, 0 s"
 
+    def test_one_that_goes_to_somebody_else_than_it_quotes_is_invalid(self, script, wire):
+        s = script()
+        s >> wire.out.udp() << "#1 out UDP 192.0.2.1:40000 > 198.51.100.2:443 allow: default out"
+        s >> wire.Path("203.0.113.1", "192.0.2.77").unreachable(wire.out.udp())
+        assert s.rule("base invalid") == (0, 1)
+
     def test_both_ways(self, script, wire, policy):
         s = script(policy(inbound="allow"))
         s >> wire.inward.tcp("S") << f"#1 {IN} allow: default in"

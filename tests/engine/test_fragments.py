@@ -103,3 +103,12 @@ def test_early_ones_are_handed_over_once():
     assert fragments.follow(first, 0.0, 40) == (b"the key", (1, 30))
     assert fragments.follow(later, 0.0, 30) == (b"the key", (0, 0))
     assert fragments.waiting == (0, 0)
+
+
+@BOTH
+def test_a_later_one_starts_nothing(script, wire, family):
+    way = getattr(wire, family)
+    s = script()
+    # A SYN and ACK that nobody asked for: the first fragment is invalid, and so is all of its datagram.
+    s >> way.fragments(TCP, way.segment("SA", bytes(60)), 24)
+    assert s.rule("base invalid") == (0, 4)

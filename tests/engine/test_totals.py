@@ -1,5 +1,7 @@
 """The promise of the counters: every packet is in exactly one place, whatever came."""
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -10,7 +12,9 @@ from pfw.engine.flows import FlowTable
 from pfw.engine.fragments import DATAGRAMS_MAX
 from pfw.engine.totals import NOT_IP_KINDS_MAX, Counters, row_name
 from pfw.model.command import Notice, Suspicious
-from pfw.model.event import Finish, LocalAddresses, OpenSocket, Packets, PolicyChanged, Tick
+from pfw.model.event import Finish, LocalAddresses, OpenSocket, Packets, PolicyChanged, Source, Tick
+from pfw.model.flow import Direction
+from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
 from pfw.wire.link import LINKS
 from pfw.wire.scan import scan
@@ -208,3 +212,24 @@ class TestCaptures:
         if "benign-long-connection.pcap" not in watched:
             pytest.skip("no benign-long-connection.pcap")
         assert watched["benign-long-connection.pcap"].totals.connections == 1
+
+
+def test_nothing_is_left_to_the_garbage_collector(wire):
+    """The program runs with it off: what the engine lets go of must be free at once, also from a full table."""
+    engine = Engine(Policy(defaults=dict.fromkeys(Direction, Action.ALLOW)), table=FlowTable(3))
+    # First so many that are alive that there is no room, then so many unanswered that each makes room for the next.
+    frames = [wire.Path(wire.here, wire.there, port).tcp(flags) for flags in "AS" for port in range(2000, 2200)]
+    frames += [way.tcp(flags) for way in (wire.out, wire.out.back) for flags in ("S", "SA", "A", "R", "S")]
+    source = Source(101, "eth0")
+    gc.collect()
+    gc.disable()
+    try:
+        for number, frame in enumerate(frames):
+            items = scan(source, frame, [(number + 200.0 * (number > 200), 0, len(frame), len(frame))])
+            engine.step(Packets(source, frame, items), 0.0)
+        engine.step(Finish(), 1e6)
+        del items
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
+    assert engine.totals().untracked > 0

@@ -230,8 +230,9 @@ class TestTheEnd:
         assert re.search(r"^web +allowed +1 ", summary, re.M)
         assert re.search(r"^default in +blocked +1 ", summary, re.M)
 
-    def test_sigterm_does_too(self, monitor):
-        assert "packets undecodable" in monitor().summary(signal.SIGTERM)
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+    def test_other_signals_do_too(self, monitor, number):
+        assert "packets undecodable" in monitor().summary(number)
 
     def test_after_so_many_packets(self, monitor, pair, net):
         watch = monitor("--count", "3", "-i", net.cable, "--filter", "udp")

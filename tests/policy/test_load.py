@@ -209,6 +209,7 @@ def test_what_a_field_becomes(fields, expected) -> None:
         ({"name": "Base loopback"},
          'name: "Base loopback" is reserved for what is always there; give the rule another name'),
         ({"name": "default"}, 'name: "default" is reserved for what is always there; give the rule another name'),
+        ({"name": "Default in"}, 'name: "Default in" is reserved for what is always there; give the rule another name'),
         ({"prot": "tcp"}, 'prot: is not a field of a rule; did you mean "port" or "protocol"?'),
         ({"x\x1b[2J": 1}, 'rules[0]["x\\u001b[2J"]: is not a field of a rule'),
     ],

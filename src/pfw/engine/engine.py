@@ -124,10 +124,10 @@ class Engine:
             key, time, size, flags, _, _, packet = item
             if time >= table.next_due:
                 self._expire(time)
-            half = get(key)
             if packet is not None or key is None:
                 self._unusual(event, item)
                 continue
+            half = get(key)
             if half is None:
                 half = self._begin(event, item, key)
                 if half is None:
@@ -272,6 +272,7 @@ class Engine:
             connection.row.bytes += size
             if self._every_packet:
                 self._see(connection.original, item)
+            connection.release()
             return None
         self._table.add(connection)
         return connection

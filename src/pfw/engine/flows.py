@@ -197,7 +197,8 @@ class FlowTable:
         return gone
 
     def evict(self, now: float) -> Connection | None:
-        """Make room: the connection that would soonest be forgotten, removed, unless all are alive and answered."""
+        """Make room: the unanswered connection that would soonest be forgotten, or one that has long been idle,
+        removed; None when all are alive."""
         self._review(now)
         kept: list[Connection] = []
         victim = None
@@ -209,6 +210,12 @@ class FlowTable:
                 kept.append(connection)
             else:
                 victim = connection
+        if victim is None and kept:
+            idle = min(kept, key=lambda connection: connection.last)
+            if now - idle.last > SPARED_S:
+                # The kernel would keep it; here its next packet is only judged once more.
+                victim = idle
+                kept.remove(idle)
         for connection in kept:
             # Out of the way of the next eviction: in a full table some are forgotten this much late.
             self._check(connection, now + SPARED_S)
