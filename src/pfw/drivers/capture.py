@@ -81,6 +81,7 @@ class Capture:
         self._sources: dict[tuple[int, int], Source] = {}
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN | select.POLLERR)
+        self._went_down = False
         self.gone = False
         """Whether the one interface that was watched is no more."""
         self.received = 0
@@ -99,8 +100,11 @@ class Capture:
             return
         for _, events in self._poll.poll(timeout_s * 1000):
             # An interface that goes down leaves an error, and until it is read no poll sleeps any more.
-            if events & select.POLLERR and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) and self._index:
-                self.gone = not _exists(self._index)
+            if events & select.POLLERR and self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                self._went_down = True
+        if self._went_down and self._index:
+            # It goes down first and is deleted a moment later, or never.
+            self.gone = not _exists(self._index)
 
     def read(self) -> Iterator[tuple[Source, Frames, set[int]]]:
         """What is there now, in batches of one source each; of each also where those frames begin that
