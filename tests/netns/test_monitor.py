@@ -234,6 +234,11 @@ class TestTheEnd:
     def test_other_signals_do_too(self, monitor, number):
         assert "packets undecodable" in monitor().summary(number)
 
+    def test_two_signals_at_once_are_one_wish(self, monitor):
+        watch = monitor()
+        watch.process.send_signal(signal.SIGTERM)
+        assert "packets undecodable" in watch.summary(signal.SIGINT)
+
     def test_after_so_many_packets(self, monitor, pair, net):
         watch = monitor("--count", "3", "-i", net.cable, "--filter", "udp")
         for port in (1, 2, 3, 4, 5):

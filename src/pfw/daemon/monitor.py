@@ -29,6 +29,9 @@ PERIOD_S = 0.5
 """How often the policy file is looked at and time passes for the engine."""
 STATISTICS_S = 60.0
 
+IMPATIENT_S = 1.0
+"""A second signal that comes sooner is the same wish: timeout(1) sends one to us and one to our group."""
+
 Load = Callable[[Path], Policy]
 """Reads a policy; raises PolicyError or OSError."""
 
@@ -40,6 +43,7 @@ class Stop:
         self.packets_left = packets
         self._deadline = None if seconds is None else time.monotonic() + seconds
         self.asked = False
+        self._asked_at = 0.0
 
     def due(self) -> bool:
         if self.asked or self.packets_left == 0:
@@ -52,8 +56,11 @@ class Stop:
         KeyboardInterrupt."""
 
         def ask(_signal: int, _frame: FrameType | None) -> None:
-            if self.asked:
+            now = time.monotonic()
+            if self.asked and now - self._asked_at > IMPATIENT_S:
                 raise KeyboardInterrupt
+            if not self.asked:
+                self._asked_at = now
             self.asked = True
 
         numbers = [signal.SIGINT, signal.SIGTERM]
