@@ -25,7 +25,7 @@ _pfw() {
         if [[ $word == '=' ]]; then skip=1; continue; fi
         if ((skip)); then skip=0; continue; fi
         case "$command $word" in
-        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules') skip=1 ;;
+        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units') skip=1 ;;
         *' -'*) ;;
         ' '*) command=$word ;;
         *) ((operands += 1)) ;;
@@ -39,6 +39,8 @@ _pfw() {
     'monitor --filter' | 'monitor -f') _pfw_values 'text' "$current"; return ;;
     'monitor --count' | 'monitor -c') _pfw_values 'text' "$current"; return ;;
     'monitor --seconds') _pfw_values 'text' "$current"; return ;;
+    'monitor --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
+    'monitor --confirm') _pfw_values 'text' "$current"; return ;;
     'monitor --log') _pfw_values 'file' "$current"; return ;;
     'monitor --eve') _pfw_values 'file' "$current"; return ;;
     'monitor --log-budget') _pfw_values 'text' "$current"; return ;;
@@ -54,14 +56,87 @@ _pfw() {
     'replay --top') _pfw_values 'text' "$current"; return ;;
     'replay --rules') _pfw_values 'file' "$current"; return ;;
     'convert --rules') _pfw_values 'file' "$current"; return ;;
+    'up --rules') _pfw_values 'file' "$current"; return ;;
+    'up --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
+    'up --confirm') _pfw_values 'text' "$current"; return ;;
+    'show --rules') _pfw_values 'file' "$current"; return ;;
+    'show --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
+    'allow --from') _pfw_values 'text' "$current"; return ;;
+    'allow --to') _pfw_values 'text' "$current"; return ;;
+    'allow --remote') _pfw_values 'text' "$current"; return ;;
+    'allow --protocol') _pfw_values 'text' "$current"; return ;;
+    'allow --port') _pfw_values 'text' "$current"; return ;;
+    'allow --from-port') _pfw_values 'text' "$current"; return ;;
+    'allow --icmp-type') _pfw_values 'text' "$current"; return ;;
+    'allow --interface') _pfw_values 'interface' "$current"; return ;;
+    'allow --user') _pfw_values 'user' "$current"; return ;;
+    'allow --unit') _pfw_values 'text' "$current"; return ;;
+    'allow --app') _pfw_values 'file' "$current"; return ;;
+    'allow --limit') _pfw_values 'text' "$current"; return ;;
+    'allow --schedule') _pfw_values 'text' "$current"; return ;;
+    'allow --for') _pfw_values 'text' "$current"; return ;;
+    'allow --until') _pfw_values 'text' "$current"; return ;;
+    'allow --note') _pfw_values 'text' "$current"; return ;;
+    'allow --name') _pfw_values 'text' "$current"; return ;;
+    'allow --burst') _pfw_values 'text' "$current"; return ;;
+    'allow --before') _pfw_values 'text' "$current"; return ;;
+    'allow --rules') _pfw_values 'file' "$current"; return ;;
+    'block --from') _pfw_values 'text' "$current"; return ;;
+    'block --to') _pfw_values 'text' "$current"; return ;;
+    'block --remote') _pfw_values 'text' "$current"; return ;;
+    'block --protocol') _pfw_values 'text' "$current"; return ;;
+    'block --port') _pfw_values 'text' "$current"; return ;;
+    'block --from-port') _pfw_values 'text' "$current"; return ;;
+    'block --icmp-type') _pfw_values 'text' "$current"; return ;;
+    'block --interface') _pfw_values 'interface' "$current"; return ;;
+    'block --user') _pfw_values 'user' "$current"; return ;;
+    'block --unit') _pfw_values 'text' "$current"; return ;;
+    'block --app') _pfw_values 'file' "$current"; return ;;
+    'block --limit') _pfw_values 'text' "$current"; return ;;
+    'block --schedule') _pfw_values 'text' "$current"; return ;;
+    'block --for') _pfw_values 'text' "$current"; return ;;
+    'block --until') _pfw_values 'text' "$current"; return ;;
+    'block --note') _pfw_values 'text' "$current"; return ;;
+    'block --name') _pfw_values 'text' "$current"; return ;;
+    'block --burst') _pfw_values 'text' "$current"; return ;;
+    'block --before') _pfw_values 'text' "$current"; return ;;
+    'block --rules') _pfw_values 'file' "$current"; return ;;
+    'reject --from') _pfw_values 'text' "$current"; return ;;
+    'reject --to') _pfw_values 'text' "$current"; return ;;
+    'reject --remote') _pfw_values 'text' "$current"; return ;;
+    'reject --protocol') _pfw_values 'text' "$current"; return ;;
+    'reject --port') _pfw_values 'text' "$current"; return ;;
+    'reject --from-port') _pfw_values 'text' "$current"; return ;;
+    'reject --icmp-type') _pfw_values 'text' "$current"; return ;;
+    'reject --interface') _pfw_values 'interface' "$current"; return ;;
+    'reject --user') _pfw_values 'user' "$current"; return ;;
+    'reject --unit') _pfw_values 'text' "$current"; return ;;
+    'reject --app') _pfw_values 'file' "$current"; return ;;
+    'reject --limit') _pfw_values 'text' "$current"; return ;;
+    'reject --schedule') _pfw_values 'text' "$current"; return ;;
+    'reject --for') _pfw_values 'text' "$current"; return ;;
+    'reject --until') _pfw_values 'text' "$current"; return ;;
+    'reject --note') _pfw_values 'text' "$current"; return ;;
+    'reject --name') _pfw_values 'text' "$current"; return ;;
+    'reject --burst') _pfw_values 'text' "$current"; return ;;
+    'reject --before') _pfw_values 'text' "$current"; return ;;
+    'reject --rules') _pfw_values 'file' "$current"; return ;;
+    'delete --rules') _pfw_values 'file' "$current"; return ;;
+    'undo --rules') _pfw_values 'file' "$current"; return ;;
+    'ban --for') _pfw_values 'text' "$current"; return ;;
+    'ban --why') _pfw_values 'text' "$current"; return ;;
+    'lists --rules') _pfw_values 'file' "$current"; return ;;
+    'panic --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
+    'install --units') _pfw_values 'text' "$current"; return ;;
+    'uninstall --units') _pfw_values 'text' "$current"; return ;;
     esac
     case $command in
     '')
         options='-h --help --version'
-        if ((operands == 0)); then kind='words monitor check explain replay schema convert completion'; fi
+        if ((operands == 0)); then kind='words monitor check explain replay schema convert up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall completion'; fi
         ;;
     'monitor')
-        options='-h --help --rules --interface -i --read -r --local --filter -f --count -c --seconds --every-packet --verbose -v --quiet -q --json --log --no-log --eve --syslog --journal --log-budget'
+        options='-h --help --rules --interface -i --read -r --local --filter -f --count -c --seconds --every-packet --verbose -v --enforce --backend --confirm --force --quiet -q --json --log --no-log --eve --syslog --journal --log-budget'
         ;;
     'check')
         options='-h --help --rules --json'
@@ -81,6 +156,65 @@ _pfw() {
     'convert')
         options='-h --help --rules --json'
         if ((operands == 0)); then kind='file'; fi
+        ;;
+    'up')
+        options='-h --help --rules --backend --confirm --dry-run --force --json'
+        ;;
+    'confirm')
+        options='-h --help --json'
+        ;;
+    'down')
+        options='-h --help --json'
+        ;;
+    'status')
+        options='-h --help --json'
+        ;;
+    'show')
+        options='-h --help --rules --backend --json'
+        ;;
+    'allow')
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        if ((operands >= 0)); then kind='text'; fi
+        ;;
+    'block')
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        if ((operands >= 0)); then kind='text'; fi
+        ;;
+    'reject')
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        if ((operands >= 0)); then kind='text'; fi
+        ;;
+    'delete')
+        options='-h --help --rules --force --json'
+        if ((operands == 0)); then kind='text'; fi
+        ;;
+    'undo')
+        options='-h --help --rules --force --json'
+        ;;
+    'history')
+        options='-h --help --json'
+        ;;
+    'ban')
+        options='-h --help --for --why --force --json'
+        if ((operands == 0)); then kind='words add remove list reload'; fi
+        if ((operands >= 1)); then kind='text'; fi
+        ;;
+    'lists')
+        options='-h --help --due --accept-shrunken --rules --json'
+        if ((operands == 0)); then kind='words show update why'; fi
+        if ((operands >= 1)); then kind='text'; fi
+        ;;
+    'panic')
+        options='-h --help --off --backend --json'
+        ;;
+    'doctor')
+        options='-h --help --json'
+        ;;
+    'install')
+        options='-h --help --units --json'
+        ;;
+    'uninstall')
+        options='-h --help --units --json'
         ;;
     'completion')
         options='-h --help'

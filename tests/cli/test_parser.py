@@ -9,7 +9,11 @@ import pytest
 
 from pfw.cli.parser import _count, _seconds, _size, build_parser
 
-COMMANDS = ("monitor", "check", "explain", "replay", "schema", "convert", "completion")
+COMMANDS = (
+    "monitor", "check", "explain", "replay", "schema", "convert", "completion",
+    "up", "confirm", "down", "status", "show", "allow", "block", "reject", "delete", "undo", "history",
+    "ban", "lists", "panic", "doctor", "install", "uninstall",
+)  # fmt: skip
 
 
 def parsers() -> dict[str, ArgumentParser]:

@@ -26,6 +26,8 @@ from typing import Any, TypeVar
 
 import pytest
 
+from tests.netns.firewalling import firewall  # noqa: F401
+
 T = TypeVar("T")
 
 CLONE_NEWNET = 0x40000000

@@ -9,7 +9,7 @@ import jsonschema
 import pytest
 
 from pfw.model.policy import PolicyError
-from pfw.policy import times, values
+from pfw.policy import blocklists, times, values
 from pfw.policy.fields import RULE_FIELDS
 from pfw.policy.load import load
 from pfw.policy.schema import schema
@@ -17,6 +17,10 @@ from pfw.policy.simple import LIST_KEYS
 
 CORPUS = Path(__file__).parents[1] / "fuzz" / "corpus" / "rules"
 VALIDATOR = jsonschema.Draft202012Validator(schema())
+
+
+def lists(**fields: object) -> dict[str, object]:
+    return {"blocklists": [{"name": "l", "source": "/l", **fields}]}
 
 
 def rule(**fields: object) -> dict[str, object]:
@@ -42,6 +46,11 @@ GOOD = [
     rule(remote="a", port=["ssh", 0, 65535, "1-2"], from_port="1024-65535", app=["/usr/bin/x", "/opt/*"]),
     rule(user=[0, "alice", "group:1"], unit="ssh.service", note="", limit="6 / minute burst 7"),
     rule(protocol=["6", 255], schedule={"days": "mon"}),
+    {"version": 2, "blocklists": []},
+    *(lists(direction=word) for word in blocklists.DIRECTIONS),
+    *(lists(refresh=text) for text in ("10m", "12h", "90d", "001h")),
+    *(lists(source=text) for text in ("/a b", "http://h", "HTTPS://u:p@h:1/x?y#z", "https://[::1]/")),
+    lists(name="7.a-b_C", enabled=False, note=""),
 ]
 
 BAD = [
@@ -81,6 +90,20 @@ BAD = [
     rule(user=-1),
     rule(name=""),
     rule(note=None),
+    {"blocklists": {}},
+    {"blocklists": [{"name": "l"}]},
+    {"blocklists": [{"source": "/l"}]},
+    {"blocklists": [{"name": f"l{number}", "source": "/l"} for number in range(65)]},
+    lists(name="a/b"),
+    lists(name=""),
+    lists(source="l"),
+    lists(source="ftp://h/l"),
+    lists(source="https://"),
+    lists(refresh="1w"),
+    lists(refresh=12),
+    lists(direction="forward"),
+    lists(enabled=1),
+    lists(url="https://h/l"),
 ]
 
 

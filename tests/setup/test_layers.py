@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-ROOMS = ("model", "wire", "policy", "engine", "record", "drivers", "cli", "daemon")
+ROOMS = ("model", "wire", "policy", "engine", "enforce", "record", "drivers", "cli", "daemon", "commands")
 
 LINT = """
 import sys
@@ -30,6 +30,9 @@ PURE = "the core has no I/O, no clock and no chance"
         ("engine", "import pfw.drivers", LAYERS),
         ("policy", "import pfw.wire", LAYERS),
         ("record", "import pfw.drivers", LAYERS),
+        ("enforce", "import pfw.drivers", LAYERS),
+        ("daemon", "import pfw.commands", LAYERS),
+        ("enforce", "import os", PURE),
         ("daemon", "import pfw.cli", LAYERS),
         ("cli", "import pfw.daemon", LAYERS),
         ("wire", "def f() -> None:\n    from time import monotonic", PURE),

@@ -6,10 +6,12 @@ It imports nothing of ours but the version, so that `--help` is quick. What a co
 from __future__ import annotations
 
 from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormatter, _SubParsersAction
+from functools import partial
 
 from pfw import __version__
+from pfw.cli import parser_change
 
-_EXIT_STATUS = "exit status: 0 done, 2 the input is bad, 3 the system refused"
+_EXIT_STATUS = "exit status: 0 done, 1 the answer is no, 2 the input is bad, 3 the system refused"
 _RULES_HELP = "policy file (default: ./rules.json, else /etc/pfw/rules.json)"
 
 
@@ -17,8 +19,9 @@ def build_parser() -> ArgumentParser:
     """The parser of `pfw`, with a parser for each command in it."""
     parser = ArgumentParser(
         prog="pfw",
-        description="Personal Firewall: one readable policy file says what may talk to this machine.",
+        description="Personal Firewall: one readable policy file says what may talk to this machine and it to whom.",
         epilog="examples:\n"
+        "  sudo pfw up                           put ./rules.json in force\n"
         "  sudo pfw monitor                      watch the traffic, judge it by ./rules.json\n"
         "  pfw check                             is ./rules.json all right?\n"
         "  pfw explain in tcp 203.0.113.9:50000 192.168.1.5:22\n"
@@ -33,6 +36,7 @@ def build_parser() -> ArgumentParser:
     _replay(commands)
     _schema(commands)
     _convert(commands)
+    parser_change.add_commands(partial(_command, commands), _rules, _json)
     _completion(commands)
     return parser
 
@@ -55,7 +59,8 @@ def _monitor(commands: _SubParsersAction[ArgumentParser]) -> None:
         "monitor",
         "watch traffic and show what the policy says to each connection",
         "Watch traffic, judge every connection by the policy, show each verdict, log what is blocked or\n"
-        "suspicious. Changes nothing in the kernel. A change of the policy file is taken up while it runs.\n"
+        "suspicious. Changes nothing in the kernel, except with --enforce: that is `pfw up` first, and then shows\n"
+        "what the kernel does. A change of the policy file is taken up while it runs.\n"
         "Ctrl-C ends it with a summary.",
         "  sudo pfw monitor\n"
         "  sudo pfw monitor --interface wlan0 --filter 'not port 22' -v\n"
@@ -71,6 +76,12 @@ def _monitor(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("--seconds", metavar="N", type=_seconds, help="end after N seconds")
     parser.add_argument("--every-packet", action="store_true", help="a line a packet instead of one a connection")
     parser.add_argument("--verbose", "-v", action="store_true", help="time, direction and interface on each line")
+    parser.add_argument(
+        "--enforce", action="store_true", help="put the policy in force first, and show what the kernel does"
+    )
+    parser_change.backend(parser)
+    parser_change.confirm(parser)
+    parser_change.force(parser, "--enforce: also where it cuts the remote session that it is typed in")
     parser.add_argument("--quiet", "-q", action="store_true", help="show the summary alone")
     _json(parser, "a JSON object a line")
     _logs(parser)

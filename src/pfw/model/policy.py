@@ -1,7 +1,7 @@
 """The policy: what a policy file says, loaded.
 
 `rules` are in the order of the file and the first that matches decides. The base rules stand before
-them, see `policy/base.py`.
+them, see `policy/base.py`, and block lists before those.
 """
 
 from __future__ import annotations
@@ -22,12 +22,44 @@ class Base(Struct, frozen=True):
     icmp_errors: bool = True
 
 
+class Blocklist(Struct, frozen=True, kw_only=True):
+    """A list of addresses that are dropped before all rules, from a file or a URL (`source`).
+
+    `directions` are IN (what comes from a listed address), OUT (what goes to one) or both; forwarded traffic is
+    covered by each of them at its own end.
+    """
+
+    name: str
+    source: str
+    refresh_s: int = 86400
+    directions: frozenset[Direction] = frozenset((Direction.IN, Direction.OUT))
+    enabled: bool = True
+    note: str = ""
+
+    @property
+    def is_file(self) -> bool:
+        return self.source.startswith("/")
+
+
+def public_source(source: str) -> str:
+    """The source of a block list as it may be shown: of a URL neither user and password nor the query, which may
+    hold a key."""
+    scheme, mark, rest = source.partition("://")
+    if not mark or source.startswith("/"):
+        return source
+    end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
+    host = rest[:end].rpartition("@")[2]
+    tail, query, _ = rest[end:].partition("#")[0].partition("?")
+    return f"{scheme}://{host}{tail}{'?…' if query else ''}"
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """A policy. `simple` tells the lists form of the file, whose rules have the lists' names."""
 
     rules: tuple[Rule, ...] = ()
     defaults: dict[Direction, Action]
     base: Base = Base()
+    blocklists: tuple[Blocklist, ...] = ()
     simple: bool = False
 
 

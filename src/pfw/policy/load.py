@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from pfw.model.flow import Direction
 from pfw.model.policy import Base, Policy, PolicyError
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
 from pfw.policy import simple, values
+from pfw.policy.blocklists import read_blocklists
 from pfw.policy.fields import read_rule
 from pfw.policy.names import Names
 from pfw.policy.report import Report, describe, shown
@@ -21,7 +24,7 @@ from pfw.policy.syntax import read_document
 
 VERSION = 2
 FULL_KEYS: tuple[str, ...] = ("version", "default", "rules", "base")
-SHARED_KEYS: tuple[str, ...] = ("$schema", "note", "aliases")
+SHARED_KEYS: tuple[str, ...] = ("$schema", "note", "aliases", "blocklists")
 """Of both forms."""
 
 DEFAULT_ACTIONS: dict[Direction, Action] = {
@@ -67,7 +70,9 @@ def _read_policy(names: Names, document: object) -> Policy | None:
             report.read((key,), document[key], values.read_text)
     if "aliases" in document:
         names.define_aliases(("aliases",), document["aliases"])
-    return _read_full(names, document) if is_full else simple.read_simple(names, document)
+    lists = read_blocklists(report, ("blocklists",), document["blocklists"]) if "blocklists" in document else ()
+    policy = _read_full(names, document) if is_full else simple.read_simple(names, document)
+    return None if policy is None else replace(policy, blocklists=lists)
 
 
 def _report_mixed(report: Report, key: str, document: dict[str, object]) -> None:

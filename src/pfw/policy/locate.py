@@ -19,14 +19,14 @@ Place = tuple[int, int]
 """Line and column."""
 
 # Possessive: a text that never ends fails in one pass. Compiled where needed, so that reading does not wait.
-_STRING = r'"(?:[^"\\]++|\\.)*+"'
-_TOKEN = rf'(?s)({_STRING})(\s*+:)?|([\[{{])|([\]}}])|([^\s,:\[\]{{}}"]++)'
+STRING = r'"(?:[^"\\]++|\\.)*+"'
+_TOKEN = rf'(?s)({STRING})(\s*+:)?|([\[{{])|([\]}}])|([^\s,:\[\]{{}}"]++)'
 _KEY, _OPEN, _CLOSE = 2, 3, 4
 
-_BRACKET = rf'(?s)(?:[^"\[\]{{}}]++|{_STRING})*+([\[\]{{}}])'
-_BEFORE_MEMBER = rf"(?s)[\s,]*+(?:({_STRING})\s*+:\s*+)?"
-_SCALAR = rf'(?s){_STRING}|[^\s,\[\]{{}}"]++'
-_UNQUOTED = rf'(?s){_STRING}|([^\s,:\[\]{{}}"]++)'
+_BRACKET = rf'(?s)(?:[^"\[\]{{}}]++|{STRING})*+([\[\]{{}}])'
+_BEFORE_MEMBER = rf"(?s)[\s,]*+(?:({STRING})\s*+:\s*+)?"
+_SCALAR = rf'(?s){STRING}|[^\s,\[\]{{}}"]++'
+_UNQUOTED = rf'(?s){STRING}|([^\s,:\[\]{{}}"]++)'
 
 
 def _text_of(token: str) -> str:
@@ -139,8 +139,9 @@ def _skip(text: str, at: int) -> int:
     return len(text)
 
 
-def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
-    """Key (empty in a list) and offset of the value, of each member of the container that begins at `at`."""
+def members(text: str, at: int) -> Iterator[tuple[str, int, int]]:
+    """Key (empty in a list) and the offsets of the value's begin and end, of each member of the container
+    that begins at `at`."""
     before_member, scalar_at = re.compile(_BEFORE_MEMBER).match, re.compile(_SCALAR).match
     at += 1
     while True:
@@ -149,12 +150,19 @@ def _members(text: str, at: int) -> Iterator[tuple[str, int]]:
         if at >= len(text) or text[at] in "]}":
             return
         token = before[1] if before else None
-        yield _text_of(token) if token else "", at
+        begin = at
         if text[at] in "[{":
             at = _skip(text, at)
         else:
             scalar = scalar_at(text, at)
             at = scalar.end() if scalar else len(text)
+        yield _text_of(token) if token else "", begin, at
+
+
+def top_values(text: str) -> dict[str, tuple[int, int]]:
+    """Begin and end of the value of each key at the top."""
+    start = text.find("{")
+    return {key: (begin, end) for key, begin, end in members(text, start)} if start >= 0 else {}
 
 
 def rule_lines(text: str) -> list[int]:
@@ -164,17 +172,16 @@ def rule_lines(text: str) -> list[int]:
     """
     from pfw.policy.simple import LISTS
 
-    start = text.find("{")
-    top = dict(_members(text, start)) if start >= 0 else {}
+    top = top_values(text)
     if "rules" in top:
-        offsets = [at for _, at in _members(text, top["rules"])]
+        offsets = [at for _, at, _ in members(text, top["rules"][0])]
     else:
         lists = {
             (action, key): at
             for action in ("block", "allow")
             if action in top
-            for key, at in _members(text, top[action])
-            if text[at] != "[" or next(_members(text, at), None) is not None
+            for key, at, _ in members(text, top[action][0])
+            if text[at] != "[" or next(members(text, at), None) is not None
         }
         offsets = [lists[name] for name in LISTS if name in lists]
     places = Places(text)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfw.policy import simple, times, values
+from pfw.policy import blocklists, simple, times, values
 from pfw.policy.addresses import BUILT_IN_ALIASES
 from pfw.policy.fields import REQUIRED
 from pfw.policy.load import BASE_KEYS, DEFAULT_ACTIONS, FULL_KEYS, VERSION
@@ -44,6 +44,15 @@ _DESCRIPTIONS: dict[str, str] = {
     "note": "For people.",
 }
 
+_BLOCKLIST_DESCRIPTIONS: dict[str, str] = {
+    "name": "What people see; each list has its own. Letters, digits, _ - and . only.",
+    "source": "Where the addresses are: the absolute path of a file, or a URL (https:// or http://).",
+    "refresh": "How often a URL is asked: a number and m, h or d. A file is always read again.",
+    "direction": "in: from a listed address; out: to one; both. What is forwarded is covered by each.",
+    "enabled": "false: the list is as good as not there.",
+    "note": "For people.",
+}
+
 _BASE_DESCRIPTIONS: dict[str, str] = {
     "loopback": "Traffic of this machine with itself.",
     "neighbour_discovery": "ICMPv6 neighbour and router discovery.",
@@ -68,6 +77,7 @@ def schema() -> Schema:
             "rule": _rule(),
             "lists": _lists(),
             "aliases": _aliases(),
+            "blocklist": _blocklist(),
             "schedule": _schedule(),
             "address": _address(),
             "port": _port(),
@@ -110,6 +120,12 @@ def _shared() -> Schema:
         "$schema": {"type": "string", "description": "Where editors find this schema; of no meaning here."},
         "note": {"type": "string", "maxLength": values.MAX_TEXT, "description": _DESCRIPTIONS["note"]},
         "aliases": _ref("aliases"),
+        "blocklists": {
+            "type": "array",
+            "items": _ref("blocklist"),
+            "maxItems": blocklists.MAX_LISTS,
+            "description": "Addresses from files or URLs that are dropped before all rules.",
+        },
     }
 
 
@@ -157,6 +173,30 @@ def _aliases() -> Schema:
         "propertyNames": {"pattern": r"^\D", "minLength": 1, "maxLength": MAX_ALIAS_NAME},
         "additionalProperties": _one_or_list(entry),
     }
+
+
+def _blocklist() -> Schema:
+    fields: dict[str, Schema] = {
+        "name": {"type": "string", "pattern": f"^{blocklists.NAME_SHAPE}$"},
+        "source": {
+            "type": "string",
+            "pattern": r"^(?:/[^/]|[Hh][Tt][Tt][Pp][Ss]?://[^/?#])",
+            "maxLength": values.MAX_TEXT,
+            "examples": ["/etc/pfw/addresses.txt", "https://www.spamhaus.org/drop/drop.txt"],
+        },
+        "refresh": {
+            "type": "string",
+            "pattern": f"^{blocklists.REFRESH_SHAPE}$",
+            "default": blocklists.DEFAULT_REFRESH,
+            "examples": ["30m", "12h", "7d"],
+        },
+        "direction": {"enum": list(blocklists.DIRECTIONS), "default": "both"},
+        "enabled": {"type": "boolean", "default": True},
+        "note": {"type": "string", "maxLength": values.MAX_TEXT},
+    }
+    properties: Schema = {key: {**field, "description": _BLOCKLIST_DESCRIPTIONS[key]} for key, field in fields.items()}
+    description = "A list of addresses, one a line, that the kernel drops before it looks at any rule."
+    return _object(properties, description, blocklists.REQUIRED)
 
 
 def _rule() -> Schema:

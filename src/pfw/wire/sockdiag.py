@@ -15,9 +15,9 @@ TCP_ESTABLISHED, TCP_LISTEN = 1, 10
 
 _REQUEST = Layout("=BBBxI48x")
 """Family, protocol, extensions, states as bits, then the socket's identity, empty in a dump."""
-_ANSWER = Layout("=BBBB2s2s16s16sI8s")
+_ANSWER = Layout("=BBBB2s2s16s16sI8s12xII")
 """Family, state, timer, retransmits, source port, destination port (network order), source, destination,
-interface index, cookie; what follows is not needed here."""
+interface index, cookie, (time and queues,) user, inode; attributes may follow."""
 _IPV4_IN_IPV6 = bytes(10) + b"\xff\xff"
 
 
@@ -30,6 +30,9 @@ class DiagSocket(Struct, frozen=True, gc=False):
     destination: bytes
     destination_port: bytes
     interface_index: int
+    uid: int
+    inode: int
+    """0 for a socket that no program holds (any more)."""
 
 
 def socket_request(family: int, protocol: int, states: tuple[int, ...]) -> bytes:
@@ -45,9 +48,9 @@ def diag_socket(body: memoryview) -> DiagSocket:
     """
     if len(body) < _ANSWER.size:
         raise WireError(f"socket message of {len(body)} bytes")
-    family, state, _, _, source_port, port, source, destination, interface, _ = _ANSWER.unpack_from(body)
+    family, state, _, _, source_port, port, source, destination, interface, _, uid, inode = _ANSWER.unpack_from(body)
     if family == AF_INET:
         source, destination = source[:4], destination[:4]
     elif source.startswith(_IPV4_IN_IPV6) and destination.startswith(_IPV4_IN_IPV6):
         source, destination = source[12:], destination[12:]
-    return DiagSocket(state, source, source_port, destination, port, interface)
+    return DiagSocket(state, source, source_port, destination, port, interface, uid, inode)

@@ -1,0 +1,130 @@
+"""`pfw ban`, and the two functions that other programs may call: `block_ip`, `unblock_ip`."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+
+from pfw.cli import enforcement as screen
+from pfw.cli.screen import encode
+from pfw.commands.answer import BAD_INPUT, NO, OK, state, tell, told
+from pfw.daemon import banning, enforcing
+from pfw.drivers import clock
+from pfw.drivers.programs import RefusedError
+from pfw.model.address import Range, parse_range
+from pfw.model.text import counted
+
+_LINES_MAX = 1_000_000
+_LINE_BYTES_MAX = 4096
+_TOLD_MAX = 20
+
+
+@told()
+def ban(options: Namespace) -> int:
+    """`pfw ban`."""
+    if options.what == "list":
+        return _list(options)
+    if options.what == "reload":
+        remembered = state()
+        known = enforcing.in_force(remembered)
+        number = banning.reload(remembered, known[0]) if known is not None else 0
+        print(encode({"bans": number}) if options.json else f"{counted(number, 'ban')} in force")
+        return OK
+    if not options.addresses:
+        tell("name the addresses, or - to read them from standard input")
+        return BAD_INPUT
+    texts = list(_lines()) if options.addresses == ["-"] else options.addresses
+    ranges, faults = banning.parse(texts)
+    _tell_some(faults)
+    result = _add(options, ranges) if options.what == "add" else _remove(ranges)
+    _tell_some(result.refused)
+    if options.json:
+        print(encode({"banned" if options.what == "add" else "lifted": result.done,
+                      "refused": list(result.refused), "faults": faults}))  # fmt: skip
+    else:
+        print(f"{result.done:,} {'banned' if options.what == 'add' else 'no longer banned'}")
+    if faults:
+        return BAD_INPUT
+    return NO if result.refused else OK
+
+
+def _add(options: Namespace, ranges: list[Range]) -> banning.Result:
+    remembered = state()
+    seconds = banning.DEFAULT_S if options.for_ is None else options.for_ or None
+    backend = enforcing.make_room_for_bans(remembered, tell)
+    return banning.add(remembered, backend, ranges, seconds, why=options.why, force=options.force)
+
+
+def _remove(ranges: list[Range]) -> banning.Result:
+    remembered = state()
+    known = enforcing.in_force(remembered)
+    backend = known[0] if known is not None else enforcing.any_active()
+    return banning.remove(remembered, backend, ranges)
+
+
+def _list(options: Namespace) -> int:
+    now = clock.now()
+    remembered = state()
+    found = [
+        screen.BanStatus(each.what, each.since, each.until, each.why)
+        for each in banning.records(remembered, now).values()
+    ]
+    if options.json:
+        print(encode([screen.ban_facts(each) for each in found]))
+    else:
+        print("\n".join(screen.ban_lines(found, now, len(found))[1:]) or "nothing is banned")
+    return OK
+
+
+def _lines() -> Iterator[str]:
+    """What standard input names: the first word of each line; comments and empty lines are none."""
+    for _ in range(_LINES_MAX):
+        raw = sys.stdin.buffer.readline(_LINE_BYTES_MAX)
+        if not raw:
+            return
+        words = raw.decode(errors="replace").partition("#")[0].split()
+        if words:
+            yield words[0]
+    tell(f"only the first {_LINES_MAX:,} lines were read")
+
+
+def _tell_some(lines: list[str] | tuple[str, ...]) -> None:
+    for line in lines[:_TOLD_MAX]:
+        tell(line)
+    if len(lines) > _TOLD_MAX:
+        tell(f"… and {len(lines) - _TOLD_MAX:,} more")
+
+
+def block_ip(address: str, for_s: float | None = None, *, why: str = "", force: bool = False) -> None:
+    """Ban an address, a prefix or a range, for so many seconds, or for good.
+
+    Raises ValueError for what is no address, PermissionError for what must not be banned (this machine's own
+    addresses, its gateway, resolvers, whoever is logged in remotely; `force` bans them), RuntimeError where the
+    system refuses.
+    """
+    found = _range(address)
+    remembered = state()
+    try:
+        backend = enforcing.make_room_for_bans(remembered, lambda _: None)
+        result = banning.add(remembered, backend, [found], for_s, why=why, force=force)
+    except RefusedError as error:
+        raise RuntimeError(error.what) from None
+    if result.refused:
+        raise PermissionError(result.refused[0])
+
+
+def unblock_ip(address: str) -> bool:
+    """Lift a ban; whether there was one. Raises ValueError, and RuntimeError where the system refuses."""
+    found = _range(address)
+    try:
+        return _remove([found]).done > 0
+    except RefusedError as error:
+        raise RuntimeError(error.what) from None
+
+
+def _range(address: str) -> Range:
+    try:
+        return parse_range(address)
+    except ValueError as error:
+        raise ValueError(f"{address!r} {error}") from None

@@ -1,0 +1,390 @@
+"""Putting a policy in force, and taking it out again.
+
+The order of the steps is the promise: what may fail is done before anything changes; what changes the verdict on
+packets is one transaction; what can be wrong behind that is taken back; and whoever dies in between leaves the old
+policy or the new one (`guard.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pfw import __version__
+from pfw.daemon import banning, connections, listing, machine
+from pfw.daemon.backend import Backend, Before, Change
+from pfw.daemon.guard import Guard, Order
+from pfw.daemon.iptables import Iptables, go_back
+from pfw.daemon.lockout import check_lockout
+from pfw.daemon.nftables import Nftables
+from pfw.daemon.state import CURRENT, GUARD_REPORT, PENDING, Applied, Named, Pending, State
+from pfw.drivers import clock
+from pfw.drivers.iptables import KINDS
+from pfw.drivers.programs import RefusedError, run
+from pfw.enforce.conditions import Place, Plan
+from pfw.enforce.plan import make_plan, only_bans
+from pfw.model.address import AddressSet
+from pfw.model.policy import Policy
+
+BACKENDS = ("nftables", *KINDS)
+Load = Callable[[bytes, str], Policy]
+"""A policy of its text and the name of its file."""
+_STALE_S = 180 * 86400
+"""Schedules are laid out for years; one that was laid out so long ago is laid out anew, though nothing changed."""
+
+
+class PendingError(Exception):
+    """Another policy waits for its confirmation."""
+
+
+class Wanted(Struct, frozen=True, kw_only=True):
+    """What is to be put in force. `confirm_s` takes it back unless confirmed; `force` cuts who asks."""
+
+    policy: Policy
+    path: str
+    content: bytes
+    backend: str = "auto"
+    confirm_s: float | None = None
+    force: bool = False
+    dry_run: bool = False
+    why: str = "up"
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """How it went. `before` is the text of the policy that was in force; `changed` is False where all was as wanted
+    already."""
+
+    changed: bool
+    backend: str
+    generation: int
+    before: bytes | None
+    rules: int
+    cut: int = 0
+    unknown: int = 0
+    known: int = 0
+    notes: tuple[str, ...] = ()
+    until: float | None = None
+
+
+def choose(name: str) -> Backend:
+    """The backend of this name; for `auto` the first that works here. Raises RefusedError."""
+    if name != "auto":
+        backend = named(name)
+        reason = backend.unusable()
+        if reason is not None:
+            raise RefusedError(f"{name} cannot be used here: {reason}")
+        return backend
+    reasons = []
+    for each in ("nftables", "iptables"):
+        backend = named(each)
+        reason = backend.unusable()
+        if reason is None:
+            return backend
+        reasons.append(f"{each}: {reason}")
+    raise RefusedError(f"nothing here can filter: {'; '.join(reasons)}")
+
+
+def named(name: str) -> Backend:
+    """The backend of this name, whether it works here or not."""
+    return Nftables() if name == "nftables" else Iptables(name)
+
+
+def in_force(state: State) -> tuple[Backend, Applied] | None:
+    """What shall be in force: its backend and what was applied. Where the kernel has turned to a generation that we
+    did not live to write down, it is that one."""
+    applied = state.applied(state.current())
+    backend: Backend = Nftables() if applied is None else named(applied.backend)
+    live = None if backend.unusable() is not None else backend.live()
+    if live is not None and live.generation is not None and (applied is None or live.generation != applied.generation):
+        applied = state.applied(live.generation) or applied
+    return None if applied is None else (named(applied.backend), applied)
+
+
+def lists_of(state: State, policy: Policy, tell: Callable[[str], None]) -> dict[str, AddressSet]:
+    """The block lists of a policy, as far as they are on this disk; those that never were are fetched now."""
+    folder = state.files.path / "lists"
+    wanted = [each for each in policy.blocklists if each.enabled]
+    if not wanted:
+        return {}
+    stored = listing.load(folder, wanted)
+    fresh = [each for each in wanted if each.name not in stored or not each.source.startswith("http")]
+    if fresh:
+        own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
+        for result in listing.refresh(
+            folder, fresh, own, clock.now(), due_only=False, accept_shrunken=False, progress=tell
+        ):
+            if result.outcome in ("kept", "failed"):
+                tell(result.line)
+        stored = listing.load(folder, wanted)
+    return {name: each.addresses for name, each in stored.items()}
+
+
+class _Up:
+    """One policy on its way into force."""
+
+    def __init__(self, state: State, wanted: Wanted, tell: Callable[[str], None]) -> None:
+        self._state = state
+        self._wanted = wanted
+        self._tell = tell
+        self._before = in_force(state)
+        self._backend = choose(wanted.backend if wanted.backend != "auto" or self._before is None
+                               else self._before[0].name)  # fmt: skip
+        self._lists = lists_of(state, wanted.policy, tell)
+        around = machine.surroundings()
+        self._plan = make_plan(wanted.policy, around, self._lists)
+        self._digest = _digest(wanted, self._backend.name, self._lists, self._plan)
+        self._sha256 = hashlib.sha256(wanted.content).hexdigest()
+        self._created: list[str] = self._before[1].created if self._before is not None else []
+
+    def run(self) -> Outcome:
+        state, wanted = self._state, self._wanted
+        if state.pending() is not None:
+            raise PendingError("a policy waits for its confirmation: pfw confirm keeps it, pfw down takes all out")
+        applied = self._before[1] if self._before is not None else None
+        live = self._backend.live()
+        changed_place = self._before is not None and self._before[0].kind != self._backend.kind
+        same = (
+            applied is not None
+            and live is not None
+            and not changed_place
+            and (live.generation, live.fingerprint) == (applied.generation, applied.fingerprint)
+            and applied.digest == self._digest
+            and clock.now() - applied.time < _STALE_S
+        )
+        text = state.rules_of(applied.generation) if applied is not None else None
+        if same and applied is not None:
+            if applied.path != wanted.path and not wanted.dry_run:
+                self._keep(applied.generation, applied.fingerprint)
+            return self._outcome(applied.generation, text, changed=False)
+        if not wanted.force:
+            check_lockout(wanted.policy, self._lists)
+        if changed_place and wanted.confirm_s is not None:
+            raise RefusedError("another backend cannot be taken back by itself; leave --confirm out, or --backend")
+        generation = state.next_generation(live.generation if live is not None else None)
+        change = self._backend.change(self._plan, generation)
+        if wanted.dry_run:
+            return self._outcome(generation, text, changed=True)
+        old = self._in_kernel(applied, live.generation if live is not None else None)
+        return self._apply(change, generation, old, text)
+
+    def _in_kernel(self, applied: Applied | None, live: int | None) -> Before | None:
+        """What the kernel would be turned back to."""
+        if live is None:
+            return None
+        known = applied if applied is not None and applied.generation == live else self._state.applied(live)
+        # Of a generation that nobody remembers, what nothing decides is dropped.
+        open_places = frozenset(Place(each) for each in known.open) if known is not None else frozenset[Place]()
+        return Before(live, open_places)
+
+    def _apply(self, change: Change, generation: int, old: Before | None, text: bytes | None) -> Outcome:
+        wanted = self._wanted
+        known_before = self._before[1].created if self._before is not None and old is not None else None
+        self._created = known_before if known_before is not None else change.created()
+        self._keep(generation, "")
+        change.load()
+        if old is None:
+            # A table that was not there has no bans yet.
+            everything = banning.active(self._state, clock.now())
+            if everything:
+                self._backend.ban([], [], everything)
+        guard = self._guard(change, old)
+        known = connections.make_known() if old is None else 0
+        try:
+            change.switch()
+            cut = connections.cut_forbidden(wanted.policy)
+            fingerprint = change.verify()
+            known += connections.make_known() if old is None else 0
+            self._keep(generation, fingerprint)
+            self._state.set_current(generation)
+        except (RefusedError, OSError):
+            _take_back(change, old)
+            if guard is not None:
+                guard.dropped()
+            raise
+        until = self._settle(change, guard, generation, old)
+        return self._outcome(generation, text, changed=True, cut=cut, known=known, until=until)
+
+    def _settle(self, change: Change, guard: Guard | None, generation: int, old: Before | None) -> float | None:
+        """All that follows once it is in force: it waits to be confirmed, or is here to stay."""
+        wanted = self._wanted
+        until = None
+        if wanted.confirm_s is not None:
+            until = clock.now() + wanted.confirm_s
+            before = old.generation if old is not None else None
+            self._state.set_pending(Pending(generation, before, until))
+        if guard is not None:
+            guard.applied()
+        if until is None:
+            self._make_lasting(change, generation)
+        return until
+
+    def _make_lasting(self, change: Change, generation: int) -> None:
+        wanted, state = self._wanted, self._state
+        if self._before is not None and self._before[0].kind != self._backend.kind:
+            for job in self._before[0].removal(self._before[1].created):
+                run(job)
+        change.sweep()
+        # What was before belonged to the fingerprint as well.
+        self._keep(generation, change.verify())
+        keep_for_boot(state, self._backend, change)
+        state.remember(time=clock.now(), path=wanted.path, text=wanted.content, sha256=self._sha256, why=wanted.why)
+
+    def _guard(self, change: Change, old: Before | None) -> Guard | None:
+        wanted, files = self._wanted, self._state.files
+        if wanted.confirm_s is None and isinstance(self._backend, Nftables):
+            return None  # its switch is one transaction: there is no half way
+        current = self._state.current()
+        content = None if current is None or old is None else b"%d\n" % current
+        return Guard(
+            Order(
+                pending=str(files.path / PENDING),
+                timeout_s=wanted.confirm_s,
+                undo=change.undo(old),
+                files={str(files.path / CURRENT): content},
+                report=str(files.path / GUARD_REPORT),
+            )
+        )
+
+    def _keep(self, generation: int, fingerprint: str) -> None:
+        wanted = self._wanted
+        self._state.keep(
+            Applied(
+                generation=generation,
+                backend=self._backend.name,
+                path=wanted.path,
+                sha256=self._sha256,
+                digest=self._digest,
+                time=clock.now(),
+                verdicts=[
+                    Named(each.name, each.action, each.counter, each.index, each.log) for each in self._plan.verdicts
+                ],
+                fingerprint=fingerprint,
+                open=sorted(self._plan.open),
+                created=self._created,
+                notes=list(self._plan.notes),
+            ),
+            wanted.content,
+        )
+
+    def _outcome(
+        self, generation: int, text: bytes | None, *, changed: bool, cut: connections.Cut | None = None,
+        known: int = 0, until: float | None = None
+    ) -> Outcome:  # fmt: skip
+        cut = cut or connections.Cut()
+        return Outcome(
+            changed=changed,
+            backend=self._backend.name,
+            generation=generation,
+            before=text,
+            rules=len(self._wanted.policy.rules),
+            cut=cut.cut,
+            unknown=cut.unknown,
+            known=known,
+            notes=self._plan.notes,
+            until=until,
+        )
+
+
+def up(state: State, wanted: Wanted, tell: Callable[[str], None]) -> Outcome:
+    """Put a policy in force.
+
+    Raises PlanError for what no kernel can do, LockoutError, PendingError, RefusedError, and OSError where the
+    state cannot be written; then what was in force is in force.
+    """
+    with state.files.locked():
+        return _Up(state, wanted, tell).run()
+
+
+def _take_back(change: Change, old: Before | None) -> None:
+    undo = change.undo(old)
+    for job in undo.jobs:
+        run(job)
+    if undo.tables is not None:
+        go_back(undo.tables)
+
+
+def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan: Plan) -> str:
+    """The same for what would make the same ruleset: file, backend, lists, and the numbers that names stand for."""
+    numbers = sorted(
+        {repr(condition) for chain in plan.chains.values() for step in chain.rules for condition in step.conditions
+         if type(condition).__name__.startswith("Of")}
+    )  # fmt: skip
+    parts = (__version__, backend, wanted.content, sorted((part.verdict, part.digest) for part in plan.lists), numbers,
+             plan.notes, sorted(lists))  # fmt: skip
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def keep_for_boot(state: State, backend: Backend, change: Change) -> None:
+    """Write the files that bring the policy back at the next boot, those of another backend go."""
+    files = {**change.boot(), **backend.boot_bans(banning.active(state, clock.now()))}
+    for name, text in files.items():
+        state.files.write(name, text.encode(errors="surrogateescape"))
+    remove_boot_files(state, set(files))
+
+
+def remove_boot_files(state: State, kept: set[str]) -> None:
+    for name in state.files.names("."):
+        if name.startswith("boot") and name not in kept:
+            state.files.remove(name)
+
+
+def confirm(state: State, load: Load, tell: Callable[[str], None]) -> Applied | None:
+    """Keep the policy that waits; None where none does, or it was too late. Raises RefusedError and OSError."""
+    with state.files.locked():
+        pending = state.take_pending()
+        applied = None if pending is None else state.applied(pending.generation)
+        content = None if applied is None else state.rules_of(applied.generation)
+        if applied is None or content is None:
+            return None
+        policy = load(content, applied.path)
+        backend = named(applied.backend)
+        plan = make_plan(policy, machine.surroundings(), lists_of(state, policy, tell))
+        change = backend.change(plan, applied.generation)
+        change.sweep()
+        state.keep(replace(applied, fingerprint=change.verify()), content)
+        keep_for_boot(state, backend, change)
+        state.remember(time=clock.now(), path=applied.path, text=content, sha256=applied.sha256, why="confirmed")
+        return applied
+
+
+def down(state: State) -> list[str]:
+    """Take everything of ours out of the kernel; the backends in which there was something."""
+    with state.files.locked():
+        state.take_pending()
+        known = in_force(state)
+        removed = []
+        for name in BACKENDS:
+            backend = named(name)
+            if name == "iptables" or backend.unusable() is not None or backend.live() is None:
+                continue
+            ours = known is not None and known[0].kind == backend.kind
+            for job in backend.removal(known[1].created if known is not None and ours else ()):
+                run(job)
+            removed.append(name)
+        state.set_current(None)
+        remove_boot_files(state, set())
+        return removed
+
+
+def any_active() -> Backend | None:
+    """The first backend in whose kernel there is something of ours."""
+    for name in BACKENDS:
+        backend = named(name)
+        if name != "iptables" and backend.unusable() is None and backend.live() is not None:
+            return backend
+    return None
+
+
+def make_room_for_bans(state: State, tell: Callable[[str], None]) -> Backend:
+    """A backend in whose kernel bans have a place, also where no policy is in force."""
+    known = in_force(state)
+    backend = known[0] if known is not None else choose("auto")
+    if backend.live() is None:
+        change = backend.change(only_bans(), state.next_generation(None))
+        change.load()
+        change.switch()
+        tell("no policy is in force: nothing is dropped but what is banned")
+    return backend

@@ -1,0 +1,35 @@
+"""Never locked out: a policy is asked about the very session that applies it, before it comes into force."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pfw.daemon import machine
+from pfw.drivers import clock
+from pfw.model.address import AddressSet
+from pfw.model.flow import Moment
+from pfw.model.policy import Policy
+from pfw.model.verdict import Action, Verdict
+from pfw.policy.match import decide_slowly
+
+
+class LockoutError(Exception):
+    """The policy would cut the session that applies it."""
+
+    def __init__(self, session: machine.Session, verdict: Verdict) -> None:
+        super().__init__(f"it would cut your session {session}: {verdict.action} by {verdict.reason}")
+        self.session = session
+        self.verdict = verdict
+
+
+def check_lockout(policy: Policy, lists: Mapping[str, AddressSet]) -> None:
+    """Raises LockoutError where the policy would cut the remote session that we are asked from."""
+    now = clock.now()
+    moment = Moment(now, clock.utc_offset_s(now))
+    for session in machine.own_sessions():
+        verdict = decide_slowly(policy, session.flow(), moment)
+        if verdict.action is not Action.ALLOW:
+            raise LockoutError(session, verdict)
+        for name, addresses in lists.items():
+            if session.remote in addresses:
+                raise LockoutError(session, Verdict(Action.BLOCK, reason=f'block list "{name}"'))

@@ -1,0 +1,128 @@
+"""Processes, as /proc tells of them: ancestors, the sockets that they hold, who is logged in. Nothing is kept."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from struct import Struct as Layout
+
+_PROC = Path("/proc")
+_UTMP = (Path("/run/utmp"), Path("/var/run/utmp"))
+_ANCESTORS_MAX = 64
+_LOGIN_PROGRAMS = frozenset({"sshd", "sshd-session", "sshd-auth", "dropbear", "in.telnetd", "telnetd", "in.rlogind"})
+_USER_PROCESS = 7
+_UTMP_RECORD = Layout("=h2xi32s4s32s256shhiii16s20s")
+"""struct utmp of glibc on Linux (bits/utmp.h), 384 bytes."""
+
+
+def ancestors() -> list[int]:
+    """This process, its parent, and so on up to the first."""
+    found = [os.getpid()]
+    while found[-1] > 1 and len(found) < _ANCESTORS_MAX:
+        parent = _parent(found[-1])
+        if parent is None or parent in found:
+            break
+        found.append(parent)
+    return found
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        # The name of the program may hold anything, brackets too: what follows the last one is numbers.
+        return int((_PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def socket_inodes(pid: int) -> set[int]:
+    """The sockets that a process holds; empty where it may not be looked at."""
+    found = set()
+    with suppress(OSError):
+        for entry in os.scandir(_PROC / str(pid) / "fd"):
+            with suppress(OSError):
+                target = os.readlink(entry.path)
+                if target.startswith("socket:["):
+                    found.add(int(target[8:-1]))
+    return found
+
+
+def login_inodes() -> set[int]:
+    """The sockets that programs for remote logins hold."""
+    return {inode for pid in _pids() if _name(pid) in _LOGIN_PROGRAMS for inode in socket_inodes(pid)}
+
+
+def variable(pid: int, name: str) -> str | None:
+    """A variable of a process's environment as it was at its start; None where there is none."""
+    try:
+        content = (_PROC / str(pid) / "environ").read_bytes()
+    except OSError:
+        return None
+    for each in content.split(b"\0"):
+        if each.startswith(name.encode() + b"="):
+            return each.partition(b"=")[2].decode(errors="replace")
+    return None
+
+
+def logged_in_from() -> set[bytes]:
+    """The packed addresses from which people are logged in, as the system's record of logins has them."""
+    content = b""
+    for path in _UTMP:
+        with suppress(OSError):
+            content = path.read_bytes()
+            break
+    found = set()
+    for at in range(0, len(content) - _UTMP_RECORD.size + 1, _UTMP_RECORD.size):
+        kind, *_, address, _ = _UTMP_RECORD.unpack_from(content, at)
+        if kind == _USER_PROCESS and any(address):
+            found.add(address if any(address[4:]) else address[:4])
+    return found
+
+
+def resolvers() -> set[str]:
+    """The name servers that this machine asks, as texts."""
+    found: set[str] = set()
+    for path in ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf"):
+        with suppress(OSError):
+            text = Path(path).read_text(errors="replace")[:65536]
+            found.update(re.findall(r"^\s*nameserver\s+([0-9A-Fa-f.:]+)", text, re.MULTILINE))
+    return found
+
+
+def unit_path(name: str) -> str | None:
+    """The control group of a systemd unit, or a path of one, below the root of cgroup v2."""
+    root = _cgroup_root()
+    if root is None:
+        return None
+    wanted = name.strip("/")
+    if (root / wanted).is_dir() and wanted:
+        return wanted
+    if "/" in wanted:
+        return None
+    for folder, below, _ in os.walk(root):
+        if wanted in below:
+            return str((Path(folder) / wanted).relative_to(root))
+    return None
+
+
+def _cgroup_root() -> Path | None:
+    with suppress(OSError):
+        for line in (_PROC / "self/mounts").read_text(errors="replace").splitlines():
+            words = line.split()
+            if len(words) > 2 and words[2] == "cgroup2":
+                return Path(words[1])
+    return None
+
+
+def _pids() -> Iterator[int]:
+    with suppress(OSError):
+        yield from (int(entry.name) for entry in os.scandir(_PROC) if entry.name.isdecimal())
+
+
+def _name(pid: int) -> str:
+    try:
+        return (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
+    except OSError:
+        return ""

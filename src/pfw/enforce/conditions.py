@@ -1,0 +1,221 @@
+"""The intermediate form between a policy and a kernel's ruleset: chains of steps, steps of conditions.
+
+A step says: where all its conditions hold, this verdict. Every condition is one question that a kernel can
+answer about a packet, and holds values of one kind; what a rule says of both families, of several protocols'
+ICMP types or of users and groups at once has become several steps. Backends render it and decide nothing; a
+condition that a backend cannot express is a `CannotError`, never a step without it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from pfw.model.address import Range
+from pfw.model.rule import Limit as RuleLimit
+from pfw.model.rule import PortRange, Schedule
+from pfw.model.verdict import Action
+
+IPV4, IPV6 = 4, 6
+"""Families, as conditions name them."""
+
+
+class CannotError(Exception):
+    """A backend, or any kernel, cannot do what a rule says. `index` is the rule's place in the policy's rules,
+    None for what is no rule's fault, `field` the field's name in the policy file."""
+
+    def __init__(self, what: str, index: int | None = None, field: str | None = None) -> None:
+        super().__init__(what)
+        self.what = what
+        self.index = index
+        self.field = field
+
+
+class Place(StrEnum):
+    """Where a packet is judged. PUBLISHED is forwarded too, but its destination was rewritten on the way in (a
+    container's published port): what rules ask of destination and port is held against what was sent."""
+
+    IN = "in"
+    OUT = "out"
+    FORWARD = "forward"
+    PUBLISHED = "published"
+
+
+class State(StrEnum):
+    """What connection tracking says of a packet."""
+
+    ESTABLISHED = "established"
+    RELATED = "related"
+    INVALID = "invalid"
+
+
+class InState(Struct, frozen=True):
+    """Of a connection in this state."""
+
+    state: State
+
+
+class Stray(Struct, frozen=True):
+    """A TCP packet that would be the first of its connection and is no SYN."""
+
+
+class OnInterface(Struct, frozen=True):
+    """Came in by, or with `leaving` leaves by, one of these; `*` at the end is a wildcard."""
+
+    patterns: tuple[str, ...]
+    leaving: bool
+
+
+class OfProtocol(Struct, frozen=True):
+    numbers: tuple[int, ...]
+
+
+class HasAddress(Struct, frozen=True):
+    """Source, or destination, within these ranges of one family. `sent` asks what was sent, before rewriting."""
+
+    family: int
+    ranges: tuple[Range, ...]
+    destination: bool
+    sent: bool = False
+
+
+class HasPort(Struct, frozen=True):
+    """Source, or destination port. The protocols of the step all have ports."""
+
+    ranges: tuple[PortRange, ...]
+    destination: bool
+    sent: bool = False
+
+
+class IcmpType(Struct, frozen=True):
+    """Of ICMP or ICMPv6 (the protocol number), with one of these types."""
+
+    protocol: int
+    types: tuple[int, ...]
+
+
+class OfUser(Struct, frozen=True):
+    """Sent by a socket of one of these users."""
+
+    uids: tuple[int, ...]
+
+
+class OfGroup(Struct, frozen=True):
+    """Sent by a socket whose process ran with one of these groups."""
+
+    gids: tuple[int, ...]
+
+
+class OfUnit(Struct, frozen=True):
+    """Of a socket in this control group, a path below the root of cgroup v2 and how deep that is."""
+
+    path: str
+    level: int
+
+
+class Period(Struct, frozen=True):
+    """A stretch of time in which the local clock keeps one distance from UTC. Seconds since 1970."""
+
+    first: float
+    end: float
+    utc_offset_s: int
+
+
+class InSchedule(Struct, frozen=True):
+    """Within the schedule, whose local clock is told by the periods; after the last of them never."""
+
+    schedule: Schedule
+    periods: tuple[Period, ...]
+
+
+class BeforeTime(Struct, frozen=True):
+    """Earlier than this, in whole seconds since 1970."""
+
+    time: int
+
+
+class UnderLimit(Struct, frozen=True):
+    """The source's bucket has a token, which this takes. Always the last condition of a step.
+    `bucket` names the buckets: steps of one rule share theirs."""
+
+    bucket: int
+    limit: RuleLimit
+
+
+Condition = (
+    InState
+    | Stray
+    | OnInterface
+    | OfProtocol
+    | HasAddress
+    | HasPort
+    | IcmpType
+    | OfUser
+    | OfGroup
+    | OfUnit
+    | InSchedule
+    | BeforeTime
+    | UnderLimit
+)
+
+
+class Step(Struct, frozen=True):
+    """`verdict` is a number in `Plan.verdicts`; None passes the packet without counting it."""
+
+    conditions: tuple[Condition, ...]
+    verdict: int | None
+
+
+INVALID, BANNED = 0, 1
+"""The numbers of the verdicts that every plan has: on packets without a connection, and on bans."""
+
+
+class Verdict(Struct, frozen=True):
+    """What happens where a rule matches, and where it is counted. `index` is the rule's place in the policy's
+    rules, None for base rules and defaults. `counter` names its counter: a rule that stays the same keeps it.
+    `log` puts matches of an allowing rule beside the blocked ones; `quiet` ones are told to nobody."""
+
+    name: str
+    action: Action
+    counter: str
+    index: int | None = None
+    log: bool = False
+    quiet: bool = False
+
+
+class ListPart(Struct, frozen=True):
+    """A block list, dropped before all rules. `source`: what comes from a listed address is dropped; `destination`:
+    what goes to one. With `started` only packets of connections that begin at the listed end (`source`), or that
+    were begun towards it (`destination`), so that the other way round stays possible."""
+
+    verdict: int
+    digest: str
+    """The same for the same addresses: sets in the kernel are named by it, and loaded once."""
+    ranges: dict[int, tuple[Range, ...]]
+    """By family."""
+    source: bool
+    destination: bool
+    started: bool
+
+
+class Chain(Struct, frozen=True):
+    """What is asked at a place, in order: to which connection a packet belongs, the rules, and the step without
+    conditions that ends it."""
+
+    connections: tuple[Step, ...]
+    rules: tuple[Step, ...]
+    end: Step
+
+
+class Plan(Struct, frozen=True):
+    """A policy as steps."""
+
+    verdicts: tuple[Verdict, ...]
+    chains: dict[Place, Chain]
+    """Empty where there is no policy, only bans."""
+    open: frozenset[Place]
+    """The places where what no step decides would pass."""
+    lists: tuple[ListPart, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What a person should know: rules that have expired."""

@@ -1,0 +1,268 @@
+"""From a policy to steps: what `policy/match.py` means, in questions that a kernel can answer.
+
+The order of a chain is the order of the policy: what belongs to a connection, what belongs to none, base
+rules, rules, default. Whoever changes a meaning in `match.py` changes it here; random policies with real
+packets compare the two (`tests/netns/test_same_meaning.py`).
+
+A TCP packet that would begin a connection and is no SYN belongs to none: a kernel left to itself would take it
+as the first packet of a connection the other way round, and a connection that was cut would go on by it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
+
+from msgspec import Struct
+
+from pfw.enforce import conditions as c
+from pfw.enforce.conditions import CannotError, Condition, Place, Plan, State, Step, Verdict
+from pfw.enforce.owners import Owners, owner_conditions
+from pfw.enforce.schedules import Clock, time_conditions
+from pfw.model.address import IPV4_LAST, AddressSet, Range
+from pfw.model.flow import Direction
+from pfw.model.packet import ICMP, ICMPV6
+from pfw.model.policy import Policy
+from pfw.model.rule import Rule
+from pfw.model.verdict import Action
+from pfw.policy.base import LOOPBACK_INTERFACE, rules_in_order
+
+INVALID_NAME = "base invalid"
+"""The name under which packets that belong to no connection are counted, here as in the monitor."""
+BAN_NAME = "base ban"
+LIST_NAME = "base block list {}"
+
+_DIRECTIONS = {
+    Place.IN: Direction.IN,
+    Place.OUT: Direction.OUT,
+    Place.FORWARD: Direction.FORWARD,
+    Place.PUBLISHED: Direction.FORWARD,
+}
+_ENDS = ("from", "to", "remote")
+
+Conditions = tuple[Condition, ...]
+
+
+class Surroundings(Struct, frozen=True):
+    """What this machine adds to a policy: who its users are, and its clock."""
+
+    owners: Owners
+    clock: Clock
+
+
+def make_plan(policy: Policy, around: Surroundings, lists: Mapping[str, AddressSet]) -> Plan:
+    """The steps of a policy. `lists` holds the addresses of its block lists, as far as they are known.
+
+    Raises PlanError with everything in it that no kernel can do.
+    """
+    planner = _Planner(policy, around)
+    chains = {place: planner.chain(place) for place in Place}
+    if planner.faults:
+        raise PlanError(planner.faults)
+    parts = tuple(planner.lists(lists))
+    allowing = {direction for direction, action in policy.defaults.items() if action is Action.ALLOW}
+    passing = frozenset(place for place in Place if _DIRECTIONS[place] in allowing)
+    return Plan(tuple(planner.verdicts), chains, passing, parts, tuple(planner.notes))
+
+
+def only_bans() -> Plan:
+    """The plan of a machine without a policy: nothing is dropped but what is banned."""
+    return Plan(tuple(_always()), {}, frozenset(Place))
+
+
+def _always() -> list[Verdict]:
+    return [Verdict(name, Action.BLOCK, counter_name(name, b"")) for name in (INVALID_NAME, BAN_NAME)]
+
+
+class PlanError(Exception):
+    """All that cannot be done, in the order of the policy."""
+
+    def __init__(self, faults: list[CannotError]) -> None:
+        super().__init__("\n".join(fault.what for fault in faults))
+        self.faults = faults
+
+
+class _Planner:
+    def __init__(self, policy: Policy, around: Surroundings) -> None:
+        self._policy = policy
+        self._around = around
+        self.faults: list[CannotError] = []
+        self.notes: list[str] = []
+        self.verdicts = _always()
+        self._rules: list[tuple[int, int, int | None, Rule, Conditions]] = []
+        for index, rule in rules_in_order(policy):
+            self._add_rule(index, rule)
+        self._defaults: dict[Direction, int] = {}
+        for direction in Direction:
+            action = policy.defaults[direction]
+            self._defaults[direction] = self._add_verdict(f"default {direction}", action, None, action.encode())
+            if action is Action.ASK:
+                self._fault(f'the default for "{direction}" is "ask", which needs somebody who is asked', None, None)
+
+    def _add_verdict(
+        self, name: str, action: Action, index: int | None, content: bytes, log: bool = False, quiet: bool = False
+    ) -> int:
+        self.verdicts.append(Verdict(name, action, counter_name(name, content), index, log, quiet))
+        return len(self.verdicts) - 1
+
+    def _fault(self, what: str, index: int | None, field: str | None) -> None:
+        self.faults.append(CannotError(what, index, field))
+
+    def _add_rule(self, index: int | None, rule: Rule) -> None:
+        """A rule with the conditions that do not depend on the place; its verdict, though it may never match."""
+        quiet = _is_loopback(index, rule)
+        number = self._add_verdict(rule.name, rule.action, index, _content(rule), rule.log, quiet)
+        if not rule.enabled:
+            return
+        if rule.action is Action.ASK:
+            self._fault('"ask" needs somebody who is asked, and nobody is yet; write allow, block or reject', index,
+                        "action")  # fmt: skip
+        if rule.apps is not None and rule.directions != {Direction.FORWARD}:
+            self._fault('which program it is cannot be told yet; without "app" the rule would be another one', index,
+                        "app")  # fmt: skip
+        times = time_conditions(rule, self._around.clock)
+        if times is None:
+            self.notes.append(f'rule "{rule.name}" has expired')
+            return
+        bucket = len(self._rules)
+        self._rules.append((number, bucket, index, rule, times))
+
+    def chain(self, place: Place) -> c.Chain:
+        end = Step((), self._defaults[_DIRECTIONS[place]])
+        return c.Chain(tuple(self._connections(place)), tuple(self._steps(place)), end)
+
+    def _steps(self, place: Place) -> Iterator[Step]:
+        direction = _DIRECTIONS[place]
+        for number, bucket, index, rule, times in self._rules:
+            if direction not in rule.directions or _is_not_forwarded(rule, direction) or _is_loopback(index, rule):
+                continue
+            try:
+                for found in self._places(rule, place, index):
+                    limit = (c.UnderLimit(bucket, rule.limit),) if rule.limit is not None else ()
+                    yield Step((*found, *times, *limit), number)
+            except CannotError as error:
+                if all(fault.what != error.what or fault.index != error.index for fault in self.faults):
+                    self.faults.append(error)
+
+    def _connections(self, place: Place) -> Iterator[Step]:
+        """What comes before any rule: packets by the state of their connection."""
+        base = self._policy.base
+        if place is Place.PUBLISHED:
+            return  # asked in FORWARD, from where it is reached
+        if base.loopback and place in (Place.IN, Place.OUT):
+            loopback = next(number for number, _, index, _, _ in self._rules if index is None)
+            yield Step((c.OnInterface((LOOPBACK_INTERFACE,), leaving=place is Place.OUT),), loopback)
+        yield Step((c.InState(State.ESTABLISHED),), None)
+        if base.icmp_errors or place is Place.OUT:
+            # Leaving, this is also how a "reject" is told to the other end.
+            yield Step((c.InState(State.RELATED),), None)
+        yield Step((c.InState(State.INVALID),), c.INVALID)
+        yield Step((c.Stray(),), c.INVALID)
+
+    def lists(self, known: Mapping[str, AddressSet]) -> Iterator[c.ListPart]:
+        """The block lists that are on and known."""
+        for each in self._policy.blocklists:
+            addresses = known.get(each.name)
+            if not each.enabled or not addresses:
+                continue
+            verdict = self._add_verdict(LIST_NAME.format(each.name), Action.BLOCK, None, b"")
+            ranges = {family: _of_family(addresses, family) for family in (c.IPV4, c.IPV6)}
+            both = each.directions == {Direction.IN, Direction.OUT}
+            yield c.ListPart(
+                verdict,
+                blake2b(repr((addresses.firsts, addresses.lasts)).encode(), digest_size=8).hexdigest(),
+                ranges,
+                source=Direction.IN in each.directions,
+                destination=Direction.OUT in each.directions,
+                started=not both,
+            )
+
+    def _places(self, rule: Rule, place: Place, index: int | None) -> Iterator[Conditions]:
+        """The conditions of a rule at a place, once for each combination of family, ICMP protocol and owner."""
+        front: Conditions = ()
+        if rule.interfaces is not None:
+            front = (c.OnInterface(rule.interfaces, leaving=place is Place.OUT),)
+        for owner in owner_conditions(rule, place, index, self._around.owners):
+            for family in _families(rule, place):
+                addresses = tuple(_addresses(rule, place, family))
+                for transport in _transports(rule, place, family):
+                    yield (*front, *transport, *addresses, *owner)
+
+
+def counter_name(name: str, content: bytes) -> str:
+    """The counter of a rule: the same as long as the rule says the same."""
+    return "r_" + blake2b(name.encode(errors="surrogateescape") + b"\0" + content, digest_size=8).hexdigest()
+
+
+def _content(rule: Rule) -> bytes:
+    """What tells a rule from what it was before: long lists by their digest."""
+    parts = []
+    for name in rule.__struct_fields__:
+        value = getattr(rule, name)
+        if isinstance(value, AddressSet):
+            parts.append(f"{len(value)} {hash(value)}")
+        elif name != "note":
+            parts.append(repr(sorted(value, key=repr)) if isinstance(value, frozenset) else repr(value))
+    return "\0".join(parts).encode(errors="surrogateescape")
+
+
+def _is_loopback(index: int | None, rule: Rule) -> bool:
+    """Whether it is the base rule for loopback, which comes before everything and tells nobody."""
+    return index is None and rule.interfaces == (LOOPBACK_INTERFACE,)
+
+
+def _is_not_forwarded(rule: Rule, direction: Direction) -> bool:
+    """A forwarded connection has no one other end and no socket here."""
+    if direction is not Direction.FORWARD:
+        return False
+    return any(field is not None for field in (rule.remote, rule.apps, rule.users, rule.units))
+
+
+def _ends(rule: Rule, place: Place) -> tuple[AddressSet | None, AddressSet | None]:
+    """Source and destination that the rule wants at this place."""
+    if rule.remote is None:
+        return rule.source, rule.destination
+    return (rule.remote, None) if place is Place.IN else (None, rule.remote)
+
+
+def _families(rule: Rule, place: Place) -> list[int | None]:
+    """The families for which the rule needs steps of their own; None alone where one step serves both."""
+    ends = [end for end in _ends(rule, place) if end is not None]
+    if not ends:
+        return [None]
+    return [family for family in (c.IPV4, c.IPV6) if all(next(iter(_of_family(end, family)), None) for end in ends)]
+
+
+def _of_family(addresses: AddressSet, family: int) -> tuple[Range, ...]:
+    # IPv4 comes first on the line.
+    at = bisect_left(addresses.firsts, IPV4_LAST + 1)
+    part = slice(None, at) if family == c.IPV4 else slice(at, None)
+    return tuple(zip(addresses.firsts[part], addresses.lasts[part], strict=True))
+
+
+def _addresses(rule: Rule, place: Place, family: int | None) -> Iterator[Condition]:
+    if family is None:
+        return
+    sent = place is Place.PUBLISHED
+    for end, destination in zip(_ends(rule, place), (False, True), strict=True):
+        if end is not None:
+            yield c.HasAddress(family, _of_family(end, family), destination, sent and destination)
+
+
+def _transports(rule: Rule, place: Place, family: int | None) -> Iterator[Conditions]:
+    """Protocol, ports and ICMP types; a step for each protocol's types."""
+    if rule.icmp_types is not None:
+        for protocol, own in ((ICMP, c.IPV4), (ICMPV6, c.IPV6)):
+            types = tuple(sorted(number for of, number in rule.icmp_types if of == protocol))
+            if types and family in (own, None):
+                yield (c.IcmpType(protocol, types),)
+        return
+    found: list[Condition] = []
+    if rule.protocols is not None:
+        found.append(c.OfProtocol(tuple(sorted(rule.protocols))))
+    if rule.ports is not None:
+        found.append(c.HasPort(rule.ports, destination=True, sent=place is Place.PUBLISHED))
+    if rule.source_ports is not None:
+        found.append(c.HasPort(rule.source_ports, destination=False))
+    yield tuple(found)

@@ -1,0 +1,284 @@
+"""A plan as nftables: table `inet pfw`.
+
+What changes with the policy has the number of its generation in its name and hangs on nothing while it is
+loaded; a second, small transaction then turns the base chains to it. For loading a big set and using it in one
+transaction is not atomic (a 100,000-element interval set that was replaced so let 30 to 37 packets through), and
+turning a few chains is. What stays from one generation to the next: the sets of bans, the counters of rules that
+stay the same, the sets of block lists that have not changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pfw.enforce import conditions as c
+from pfw.enforce import nft_text as text
+from pfw.enforce.conditions import Place, Plan, Step, Verdict
+from pfw.enforce.nft_table import (
+    BAN_SETS,
+    HITS,
+    HITS_TIMEOUT_S,
+    LOG_BURST,
+    LOG_BYTES,
+    LOG_GROUP,
+    LOG_RATE,
+    QUIET_GROUP,
+    TYPES,
+    Ruleset,
+    ban_sets,
+    base_chains,
+    chain,
+    filled_set,
+    hit_number,
+    is_told,
+    log_prefix,
+    over_counter,
+    remove,
+    switch,
+    table,
+)
+from pfw.enforce.tree import Node, Question, grow
+from pfw.model.verdict import Action
+
+
+def render(plan: Plan, generation: int, loaded: Iterable[str] = ()) -> Ruleset:
+    """The ruleset of a plan. `loaded` are the sets that the kernel has already."""
+    made = _Renderer(plan, generation)
+    made.render()
+    loaded = set(loaded)
+    fresh = [block for name, block in made.list_sets if name not in loaded]
+    chains = [chain(name, lines) for name, lines in made.chains.items()]
+    hooked = [chain(name, [head, *lines]) for name, head, lines in base_chains(plan.open, generation)]
+    everything = [*made.shared(), *(block for _, block in made.list_sets), *made.sets.values(), *chains, *hooked]
+    return Ruleset(
+        generation,
+        load=table([*made.shared(), *fresh, *made.sets.values(), *chains]),
+        switch=switch(plan.open, generation),
+        whole=f"{remove()}{table(everything)}",
+        rules={name: len(lines) for name, lines in made.chains.items()},
+        sets=frozenset(made.sets),
+        list_sets=frozenset(name for name, _ in made.list_sets),
+    )
+
+
+class _Renderer:
+    """The parts of one generation. `chains` holds the lines of each chain by its name."""
+
+    def __init__(self, plan: Plan, generation: int) -> None:
+        self._plan = plan
+        self._generation = generation
+        self._front = f"g{generation}_"
+        self.chains: dict[str, list[str]] = {}
+        self.sets: dict[str, str] = {}
+        self.list_sets: list[tuple[str, str]] = []
+        self._set_names: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._limit_sets: dict[tuple[int, int], str] = {}
+        self._nodes: dict[int, str] = {}
+        self._actions: dict[int, str] = {}
+
+    def render(self) -> None:
+        self._lists_and_bans()
+        for place in Place:
+            if place in self._plan.chains:
+                self._place(place)
+            elif place is not Place.PUBLISHED:
+                self._open(f"{place}").append("accept")
+
+    def shared(self) -> list[str]:
+        """What every generation uses: the sets of bans, of hits, and the counters."""
+        hits = f"typeof numgen inc mod 2; size 65535; flags dynamic,timeout; timeout {HITS_TIMEOUT_S}s"
+        blocks = [*ban_sets({}), filled_set(HITS, hits, ())]
+        for verdict in self._plan.verdicts:
+            blocks.append(f"counter {verdict.counter} {{ {text.comment(verdict.name)}; }}")
+            if is_told(verdict):
+                untold = text.comment(f"not told: {verdict.name}")
+                blocks.append(f"counter {over_counter(verdict.counter)} {{ {untold}; }}")
+        return blocks
+
+    def _open(self, name: str) -> list[str]:
+        return self.chains.setdefault(self._front + name, [])
+
+    def _lists_and_bans(self) -> None:
+        early_in, early_out = self._open("early_in"), self._open("early_out")
+        lists_in, lists_out = self._open("lists_in"), self._open("lists_out")
+        forward = self._open(Place.FORWARD)
+        early_in.append('iifname "lo" accept')
+        early_out.append('oifname "lo" accept')
+        banned = f"goto {self._verdict_chain(c.BANNED)}"
+        for family, names in BAN_SETS.items():
+            for name in names:
+                word = text.family_word(family)
+                early_in.append(f"{word} saddr @{name} {banned}")
+                early_out.append(f"{word} daddr @{name} {banned}")
+                forward.append(f"{word} daddr @{name} {banned}")
+        for part in self._plan.lists:
+            ct, ins, outs = (
+                ("ct direction original ", lists_in, lists_out) if part.started else ("", early_in, early_out)
+            )
+            for family in (c.IPV4, c.IPV6):
+                if not part.ranges[family]:
+                    continue
+                name = self._list_set(part, family)
+                word, stop = text.family_word(family), f"goto {self._verdict_chain(part.verdict)}"
+                if part.source:
+                    ins.append(f"{ct}{word} saddr @{name} {stop}")
+                if part.destination:
+                    outs.append(f"{ct}{word} daddr @{name} {stop}")
+                    forward.append(f"{ct}{word} daddr @{name} {stop}")
+
+    def _list_set(self, part: c.ListPart, family: int) -> str:
+        name = f"l{family}_{part.digest}"
+        if all(name != other for other, _ in self.list_sets):
+            ranges = part.ranges[family]
+            flags = text.interval(ranges)
+            elements = [text.range_text(pair) for pair in ranges]
+            note = self._plan.verdicts[part.verdict].name
+            self.list_sets.append((name, filled_set(name, f"type {TYPES[family]}{flags}", elements, note)))
+        return name
+
+    def _place(self, place: Place) -> None:
+        """The chain of a place: what belongs to a connection first, then the tree of the rules."""
+        planned = self._plan.chains[place]
+        lines = self._open(place)
+        for step in planned.connections:
+            lines.extend(self._rule(step))
+        if place is Place.FORWARD:
+            lines.append(f"ct status & dnat == dnat goto {self._front}{Place.PUBLISHED}")
+        self._node(lines, place, grow(planned.rules), planned.end)
+
+    def _node(self, lines: list[str], place: Place, node: Node, end: Step) -> None:
+        """Adds a node to the chain of these lines; what it leads to becomes chains of its own."""
+        while node.question is not None and node.otherwise is not None:
+            lines.extend(self._questions(place, node, end))
+            node = node.otherwise
+        for step in node.steps:
+            lines.extend(self._rule(step))
+        lines.extend(self._rule(end))
+
+    def _questions(self, place: Place, node: Node, end: Step) -> Iterator[str]:
+        by_key: dict[str, list[str]] = {}
+        for answer in node.answers:
+            target = self._node_chain(place, answer.node, end)
+            key, value = _key(node.question, answer.first, answer.last)
+            by_key.setdefault(key, []).append(f"{value} : goto {target}")
+        for key, elements in by_key.items():
+            kind = _KEY_TYPES[key] + (
+                "; flags interval" if any("-" in each or "/" in each for each in elements) else ""
+            )
+            yield f"{key} vmap @{self._named(f'type {kind}', '', elements, word='map')}"
+
+    def _node_chain(self, place: Place, node: Node, end: Step) -> str:
+        name = self._nodes.get(id(node))
+        if name is None:
+            name = f"{place}_{len(self._nodes)}"
+            self._nodes[id(node)] = self._front + name
+            self._node(self._open(name), place, node, end)
+            name = self._front + name
+        return name
+
+    def _rule(self, step: Step) -> Iterator[str]:
+        """A step as rules: one, or with a limit one for each family that its buckets are of."""
+        parts = [text.match(each, self._named) for each in step.conditions if not isinstance(each, c.UnderLimit)]
+        action = self._action(step.verdict)
+        limit = next((each for each in step.conditions if isinstance(each, c.UnderLimit)), None)
+        if limit is None:
+            yield " ".join([*parts, action])
+            return
+        families = {each.family for each in step.conditions if isinstance(each, c.HasAddress)}
+        for family in sorted(families or {c.IPV4, c.IPV6}):
+            if (c.IcmpType in map(type, step.conditions)) and not _icmp_goes(step, family):
+                continue
+            yield " ".join([*parts, text.limit(limit, self._limit_set(limit, family), family), action])
+
+    def _action(self, number: int | None) -> str:
+        if number is None:
+            return "accept"
+        if number not in self._actions:
+            self._actions[number] = self._make_action(number)
+        return self._actions[number]
+
+    def _make_action(self, number: int) -> str:
+        verdict = self._plan.verdicts[number]
+        named = text.comment(verdict.name)
+        if is_told(verdict):
+            return f"goto {self._verdict_chain(number)} {named}"
+        if verdict.quiet:
+            return f"counter name {verdict.counter} accept {named}"
+        return f"{self._counted(verdict)} {self._log(number, QUIET_GROUP)} accept {named}"
+
+    def _counted(self, verdict: Verdict) -> str:
+        hit = f"update @{HITS} {{ numgen inc mod 1 offset {hit_number(verdict.counter)} }}"
+        return f"counter name {verdict.counter} {hit}"
+
+    def _log(self, number: int, group: int) -> str:
+        return f'log prefix "{log_prefix(self._generation, number)}" group {group} snaplen {LOG_BYTES}'
+
+    def _verdict_chain(self, number: int) -> str:
+        """The chain that counts, tells and ends: packets above the rate are counted once more, and not told."""
+        verdict = self._plan.verdicts[number]
+        name = f"v{number}"
+        if self._front + name not in self.chains:
+            lines = self._open(name)
+            ends = self._end(verdict.action)
+            lines.append(f"{self._counted(verdict)} {text.comment(verdict.name)}")
+            untold = f"counter name {over_counter(verdict.counter)} {ends}"
+            lines.append(f"limit rate over {LOG_RATE}/second burst {LOG_BURST} packets {untold}")
+            lines.append(f"{self._log(number, LOG_GROUP)} {ends}")
+        return self._front + name
+
+    def _end(self, action: Action) -> str:
+        """What ends a packet's way. A reject always drops, too: none of its answers lets a packet on."""
+        if action is Action.REJECT:
+            if f"{self._front}reject" not in self.chains:
+                self._open("reject").extend(_REFUSALS)
+            return f"goto {self._front}reject"
+        return "drop" if action is Action.BLOCK else "accept"
+
+    def _named(self, kind: str, what: str, elements: Sequence[str], word: str = "set") -> str:
+        key = kind, tuple(elements)
+        if key not in self._set_names:
+            name = f"{self._front}{word[0]}{len(self._set_names)}"
+            self._set_names[key] = name
+            self.sets[name] = filled_set(name, kind, elements, what, word)
+        return self._set_names[key]
+
+    def _limit_set(self, condition: c.UnderLimit, family: int) -> str:
+        key = condition.bucket, family
+        if key not in self._limit_sets:
+            name = f"{self._front}b{condition.bucket}_{family}"
+            self._limit_sets[key] = name
+            self.sets[name] = filled_set(name, text.limit_set(condition, family), ())
+        return self._limit_sets[key]
+
+
+_REFUSALS = (
+    "meta l4proto tcp reject with tcp reset",
+    "meta l4proto { udp, udplite, dccp, sctp } reject with icmpx port-unreachable",
+    "reject with icmpx admin-prohibited",
+)
+"""The answers to what is refused: a reset, or an ICMP error that says "this port" where there are ports."""
+
+_KEY_TYPES = {
+    "meta l4proto": "inet_proto : verdict",
+    "th dport": "inet_service : verdict",
+    "ip saddr": "ipv4_addr : verdict",
+    "ip daddr": "ipv4_addr : verdict",
+    "ip6 saddr": "ipv6_addr : verdict",
+    "ip6 daddr": "ipv6_addr : verdict",
+}
+_KEYS = {Question.SOURCE: "saddr", Question.DESTINATION: "daddr"}
+
+
+def _key(question: Question | None, first: int, last: int) -> tuple[str, str]:
+    """What of a packet is looked up, and how the values from first to last are written."""
+    if question is Question.PROTOCOL:
+        return "meta l4proto", str(first)
+    if question is Question.PORT:
+        return "th dport", text.port_text((first, last))
+    assert question is not None
+    return f"{text.family_word(text.family_of(first))} {_KEYS[question]}", text.range_text((first, last))
+
+
+def _icmp_goes(step: Step, family: int) -> bool:
+    protocols = {each.protocol for each in step.conditions if isinstance(each, c.IcmpType)}
+    return protocols == ({1} if family == c.IPV4 else {58})

@@ -1,0 +1,127 @@
+"""What a policy says about a packet, place by place, as the deciding half of the product says it."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from pfw.engine.limits import Buckets
+from pfw.model.address import AddressSet, parse_address
+from pfw.model.flow import Direction, Flow, Moment
+from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP
+from pfw.model.policy import Policy
+from pfw.model.verdict import Action, Verdict
+from pfw.policy.decide import Decider
+from pfw.policy.match import decide_slowly
+from tests.netns.prober import INTERFACES, LOCAL, PUBLISHED, PUBLISHED_PORTS, leaves_by
+from tests.netns.probes import CLIENT, HERE, SERVER, Probe
+from tests.netns.random_policies import names_of
+
+INVALID = "base invalid"
+QUIET = "base loopback"
+
+
+class Expected(Struct, frozen=True):
+    """What shall become of a packet. `answered` is None where that is not looked at."""
+
+    decided: list[tuple[str, str]]
+    arrives: str | None
+    answered: bool | None = None
+
+
+class Oracle:
+    """One policy and its limits. Packets are asked about in the order in which they are sent."""
+
+    def __init__(self, policy: Policy, lists: dict[str, AddressSet]) -> None:
+        self._policy = policy
+        self._decider = Decider(policy)
+        self._buckets = {index: Buckets(rule.limit) for index, rule in enumerate(policy.rules) if rule.limit}
+        self._lists = [
+            (f"base block list {each.name}", each.directions, lists[each.name])
+            for each in policy.blocklists
+            if each.enabled and each.name in lists
+        ]
+
+    def expect(self, probe: Probe, moment: Moment) -> Expected:
+        published = (
+            probe.destination in PUBLISHED
+            and probe.sender != HERE
+            and probe.protocol in (TCP, UDP)
+            and PUBLISHED_PORTS[0] <= probe.port <= PUBLISHED_PORTS[1]
+        )
+        end = PUBLISHED[probe.destination] if published else probe.destination
+        local = end in LOCAL
+        if probe.sender == HERE:
+            steps = [(Direction.OUT, leaves_by(end))] + ([(Direction.IN, "lo")] if local else [])
+        else:
+            steps = [(Direction.IN if local else Direction.FORWARD, INTERFACES[probe.sender])]
+        decided: list[tuple[str, str]] = []
+        for direction, interface in steps:
+            listed = self._listed(probe, direction, interface, end)
+            if listed is not None:
+                return Expected([*decided, listed], None, False)
+            name, action = self._judged(probe, direction, interface, moment)
+            if name != QUIET:
+                decided.append((direction.value, name))
+            if action is not Action.ALLOW:
+                return Expected(decided, None, self._answered(probe, action, name, looked_at=not published))
+        side = HERE if local else CLIENT if leaves_by(end) == INTERFACES[CLIENT] else SERVER
+        return Expected(decided, side)
+
+    def _answered(self, probe: Probe, action: Action, name: str, *, looked_at: bool) -> bool | None:
+        if not looked_at or probe.sender == HERE or probe.is_untracked:
+            return None
+        return action is Action.REJECT and name != INVALID
+
+    def _listed(self, probe: Probe, direction: Direction, interface: str, end: str) -> tuple[str, str] | None:
+        """By which block list a packet is dropped, and where: what is dropped both ways first, then what only
+        connections from a listed end are, at last what is forwarded to one."""
+        if interface == "lo" or direction is Direction.IN and probe.sender == HERE:
+            return None
+        source, destination = parse_address(probe.source), parse_address(end)
+        arrives = direction is not Direction.OUT
+        for both in (True, False):
+            for name, directions, addresses in self._lists:
+                covered = Direction.IN if arrives else Direction.OUT
+                if (len(directions) == 2) is both and covered in directions:
+                    if (source if arrives else destination) in addresses:
+                        return ("lists" if arrives else "out"), name
+        if direction is Direction.FORWARD:
+            for name, directions, addresses in self._lists:
+                if Direction.OUT in directions and destination in addresses:
+                    return "forward", name
+        return None
+
+    def _judged(self, probe: Probe, direction: Direction, interface: str, moment: Moment) -> tuple[str, Action]:
+        if interface == "lo" and self._policy.base.loopback:
+            return QUIET, Action.ALLOW
+        if probe.starts_nothing:
+            return INVALID, Action.BLOCK
+        verdict = self.decide(flow_of(probe, direction, interface), moment)
+        return verdict.rule or f"default {direction}", verdict.action
+
+    def decide(self, flow: Flow, moment: Moment) -> Verdict:
+        over: dict[int, bool] = {}
+
+        def over_limit(index: int) -> bool:
+            if index not in over:
+                over[index] = self._buckets[index].over(flow.source, moment.time)
+            return over[index]
+
+        verdict = decide_slowly(self._policy, flow, moment, over_limit)
+        assert self._decider.decide(flow, moment, over_limit) == verdict
+        return verdict
+
+
+def flow_of(probe: Probe, direction: Direction, interface: str) -> Flow:
+    has_ports = probe.protocol in PORT_PROTOCOLS
+    return Flow(
+        direction=direction,
+        protocol=probe.protocol,
+        source=parse_address(probe.source),
+        destination=parse_address(probe.destination),
+        source_port=probe.source_port if has_ports else None,
+        port=probe.port if has_ports else None,
+        icmp_type=probe.icmp_type if probe.protocol in (ICMP, ICMPV6) else None,
+        interface=interface,
+        users=names_of(probe.uid, probe.gid) if direction is Direction.OUT else None,
+    )
