@@ -10,119 +10,143 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from firewalls import Firewalld, Pfw, Ufw, has, load_floor, missing
+from firewalls import Firewalld, Pfw, Ufw, has, load_floor, missing, unmeasurable
 from pair import NEAR, Pair, Pairs
 from processes import BenchError, Running, run, say
 from rulesets import PORTS, hosts, policy, prefixes, rules
 from setting import Setting
-from table import NOTHING, Section, plural_rounds
+from table import NOTHING, Section, plural_rounds, spread
 
-SECONDS, QUICK_SECONDS = 1.0, 0.4
+SLICES, QUICK_SLICES = 60, 15
+"""Of each kind and firewall, 30 ms each."""
 STREAM_S, QUICK_STREAM_S = 2, 1
 ATTEMPTS = 3
-KINDS = ("connections", "exchanges", "packets")
+KINDS = ("connections", "exchanges", "stream", "packets")
 LISTED, BANNED = 100_000, 10_000
+COLUMNS = (
+    "",
+    "new connections",
+    "of nothing",
+    "of tracking",
+    "short exchanges, of nothing",
+    "small packets, of nothing",
+    "bytes, of nothing",
+    "iperf3 by the clock, Gbit/s",
+    "most, of nothing",
+)
+Load = Callable[[Pair], object]
+"""Puts a firewall into the near end of a pair."""
 
 
 class Candidate:
-    """A firewall that is up, and what it was enough for in each round."""
+    """A firewall that is up; what it was enough for, slice by slice, and what iperf3 got through it."""
 
     def __init__(self, name: str, pair: Pair) -> None:
         self.name = name
         self.pair = pair
-        self.rates: dict[str, list[float]] = {kind: [] for kind in (*KINDS, "stream")}
-
-    def cell(self, kind: str, unit: float = 1, digits: int = 0) -> str:
-        found = self.rates[kind]
-        return f"{median(found) / unit:,.{digits}f}" if found else NOTHING
+        self.rates: dict[str, list[float]] = {}
+        self.iperf3: list[float] = []
 
     def share(self, kind: str, of: Candidate) -> str:
-        """The median of the rounds' ratios, each of two turns that followed one another closely."""
-        pairs = [ours / theirs for ours, theirs in zip(self.rates[kind], of.rates[kind], strict=False) if theirs]
-        return f"{median(pairs):.2f}" if pairs else NOTHING
+        """The median of ratios, each of two slices of the same turn."""
+        return f"{median(ours / theirs for ours, theirs in zip(self.rates[kind], of.rates[kind], strict=True)):.2f}"
 
 
 def measure(setting: Setting) -> list[Section]:
-    columns = ("", "iperf3, Gbit/s", "of nothing", "new connections", "of nothing", "of tracking",
-               "short exchanges", "of nothing", "packets", "of nothing")  # fmt: skip
-    section = Section("What a firewall costs the traffic that it allows, in a second of processor time", columns)
-    if not setting.is_root:
-        section.note("not measured: network namespaces need root")
+    section = Section("What a firewall costs the traffic that it allows, in a second of processor time", COLUMNS)
+    reason = unmeasurable(setting)
+    if reason is not None:
+        section.note(reason)
         return [section]
-    rounds = 2 if setting.quick else 2 * setting.rounds
+    slices = QUICK_SLICES if setting.quick else SLICES
     with Pairs() as pairs:
         everyone = candidates(setting, pairs)
-        for turn in range(rounds):
-            say(f"bench: cost, round {turn + 1} of {rounds}")
-            for candidate in everyone:
-                _one_turn(setting, candidate)
-    nothing, floor = everyone[0], everyone[1]
+        for kind in KINDS:
+            say(f"bench: cost, {kind}")
+            _measure(setting, everyone, kind, slices)
+        if setting.has("iperf3", "iperf3"):
+            for turn in range(setting.rounds):
+                say(f"bench: cost, iperf3, round {turn + 1} of {setting.rounds}")
+                for candidate in everyone:
+                    candidate.iperf3.append(stream(setting, candidate.pair) / 1e9)
     for each in everyone:
-        section.row(
-            each.name,
-            each.cell("stream", 1e9, 1),
-            each.share("stream", nothing),
-            each.cell("connections"),
-            each.share("connections", nothing),
-            each.share("connections", floor),
-            each.cell("exchanges"),
-            each.share("exchanges", nothing),
-            each.cell("packets"),
-            each.share("packets", nothing),
-        )
+        section.row(*_row(each, everyone[0], everyone[1]))
     for text in (*_NOTES, *missing()):
         section.note(text)
-    section.note(f"{plural_rounds(rounds)}, in each of which everyone has a turn; medians, of the ratios as well")
+    section.note(
+        f"{slices} slices of 30 ms for each firewall, in turn; medians, of the ratios as well. "
+        f"iperf3: {plural_rounds(setting.rounds)} of {_stream_s(setting)} s"
+    )
     return [section]
+
+
+def _row(each: Candidate, nothing: Candidate, floor: Candidate) -> tuple[str, ...]:
+    most = f"{max(each.iperf3) / max(nothing.iperf3):.2f}" if each.iperf3 else NOTHING
+    return (
+        each.name,
+        spread([median(each.rates["connections"])]),
+        each.share("connections", nothing),
+        each.share("connections", floor),
+        each.share("exchanges", nothing),
+        each.share("packets", nothing),
+        each.share("stream", nothing),
+        spread(each.iperf3, 1),
+        most,
+    )
 
 
 _NOTES = (
     "the rule that lets the traffic in is the last; the rules before it are for networks that no packet comes from. "
     "A firewalld zone has its open ports before its rich rules that allow, and behind those that do not",
-    "iperf3: IPv4, one connection, both ends on a core of their own; by the clock, so what else runs on the machine "
-    "is in it",
     "new connections: SYN, SYN/ACK, ACK, RST; an exchange has a request of 200 bytes and an answer of 1,200 and ends "
-    "in order; packets: datagrams of 64 bytes in one flow. One thread is both ends, with no application around it: "
-    "with a web server on the other end the share of a firewall is smaller",
+    "in order; packets: datagrams of 64 bytes in one flow; bytes: one TCP connection. One thread is both ends, with no "
+    "application around it: with a web server at the other end the share of a firewall is smaller",
     '"nft: ct state established, related, new accept" is what connection tracking costs, which every firewall with '
     "state needs",
+    "iperf3: IPv4, one connection, each end on a core of its own; what else runs on the machine is in it, so the most "
+    "that was reached is compared",
 )
 
 
 def candidates(setting: Setting, pairs: Pairs) -> list[Candidate]:
     """All that can be had here, up. The first is no firewall, the second is connection tracking alone."""
-    say("bench: cost, loading the firewalls")
-    found: list[Candidate] = []
-
-    def add(name: str, load: Callable[[Pair], object]) -> None:
+    found = []
+    for name, load in _loads(setting, pairs):
+        say(f"bench: cost, loading {name}")
         made = pairs.pair()
         load(made)
         found.append(Candidate(name, made))
-
-    add("nothing", lambda pair: None)
-    add("nft: ct state established, related, new accept", load_floor)
-    for count in (10, 1000):
-        add(f"pfw, {count:,} rules", lambda pair, count=count: Pfw(setting, pair).up(policy(count)))  # type: ignore[misc]
-    with_list = policy(1000, str(_list_file(setting)))
-    name = "pfw, 1,000 rules"
-    add(f"{name}, {LISTED:,} prefixes listed", lambda pair: Pfw(setting, pair).up(with_list))
-    add(f"{name}, {BANNED:,} bans", lambda pair: _banned(setting, pair, policy(1000)))
-    add(f"{name}, both", lambda pair: _banned(setting, pair, with_list))
-    add(
-        "pfw, iptables, 10 rules",
-        lambda pair: Pfw(setting, pair).up(policy(10), "--backend", "iptables"),
-    )
-    for count in (10, 1000):
-        if has("ufw"):
-            add(f"ufw, {count:,} rules", lambda pair, count=count: _ufw(setting, pairs, pair, count))  # type: ignore[misc]
-    for count in (10, 1000):
-        if has("firewalld"):
-            add(f"firewalld, {count:,} rules", lambda pair, count=count: _firewalld(setting, pairs, pair, count))  # type: ignore[misc]
     return found
+
+
+def _loads(setting: Setting, pairs: Pairs) -> list[tuple[str, Load]]:
+    def pfw(text: str, *words: str) -> Load:
+        return lambda pair: Pfw(setting, pair).up(text, *words)
+
+    def ufw(count: int) -> Load:
+        return lambda pair: pairs.enter_context(closing(Ufw(setting, pair))).up(rules(count))
+
+    def firewalld(count: int) -> Load:
+        return lambda pair: pairs.enter_context(closing(Firewalld(setting, pair))).up(rules(count))
+
+    few, many, listed = policy(10), policy(1000), policy(1000, str(_list_file(setting)))
+    return [
+        ("nothing", lambda _: None),
+        ("nft: ct state established, related, new accept", load_floor),
+        ("pfw, 10 rules", pfw(few)),
+        ("pfw, 1,000 rules", pfw(many)),
+        (f"pfw, 1,000 rules, {LISTED:,} prefixes listed", pfw(listed)),
+        (f"pfw, 1,000 rules, {BANNED:,} bans", lambda pair: _banned(setting, pair, many)),
+        ("pfw, 1,000 rules, both", lambda pair: _banned(setting, pair, listed)),
+        ("pfw, iptables, 10 rules", pfw(few, "--backend", "iptables")),
+        *((f"ufw, {count:,} rules", ufw(count)) for count in (10, 1000) if has("ufw")),
+        *((f"firewalld, {count:,} rules", firewalld(count)) for count in (10, 1000) if has("firewalld")),
+    ]
 
 
 def _banned(setting: Setting, pair: Pair, text: str) -> None:
@@ -133,35 +157,19 @@ def _banned(setting: Setting, pair: Pair, text: str) -> None:
     pfw.run("ban", "add", "-", standard_input=addresses)
 
 
-def _ufw(setting: Setting, pairs: Pairs, pair: Pair, count: int) -> None:
-    ufw = Ufw(setting, pair)
-    pairs.callback(ufw.close)
-    ufw.up(rules(count))
-
-
-def _firewalld(setting: Setting, pairs: Pairs, pair: Pair, count: int) -> None:
-    firewalld = Firewalld(setting, pair)
-    pairs.callback(firewalld.close)
-    firewalld.up(rules(count))
-
-
 def _list_file(setting: Setting) -> Path:
     path = setting.folder / "enforce-listed.txt"
     path.write_text("\n".join(prefixes(LISTED)))
     return path
 
 
-def _one_turn(setting: Setting, candidate: Candidate) -> None:
-    pair = candidate.pair
-    seconds = str(QUICK_SECONDS if setting.quick else SECONDS)
+def _measure(setting: Setting, everyone: list[Candidate], kind: str, slices: int) -> None:
     _, core = setting.cores()
     pinned = ("taskset", "-c", str(core)) if core is not None else ()
-    for kind in KINDS:
-        done = run((*pinned, *setting.program("both_ends"), kind, pair.near, pair.far, seconds))
-        said = json.loads(done.output)
-        candidate.rates[kind].append(said["count"] * (2 if kind == "packets" else 1) / said["cpu_s"])
-    if setting.has("iperf3", "iperf3"):
-        candidate.rates["stream"].append(stream(setting, pair))
+    names = [f"{each.pair.near}:{each.pair.far}" for each in everyone]
+    done = run((*pinned, *setting.program("both_ends"), kind, str(slices), *names))
+    for each, rates in zip(everyone, json.loads(done.output), strict=True):
+        each.rates[kind] = rates
 
 
 def stream(setting: Setting, pair: Pair) -> float:
@@ -176,7 +184,7 @@ def stream(setting: Setting, pair: Pair) -> float:
 
 def _stream(setting: Setting, pair: Pair) -> dict[str, Any]:
     near_core, far_core = setting.cores()
-    port, seconds = str(PORTS[0]), str(QUICK_STREAM_S if setting.quick else STREAM_S)
+    port, seconds = str(PORTS[0]), str(_stream_s(setting))
     serving = Running((*pair.inside, "iperf3", "-s", "-1", "-p", port), cpu=near_core)
     try:
         _wait_for_port(serving)
@@ -190,6 +198,10 @@ def _stream(setting: Setting, pair: Pair) -> dict[str, Any]:
             serving.wait()
         else:
             serving.kill()
+
+
+def _stream_s(setting: Setting) -> int:
+    return QUICK_STREAM_S if setting.quick else STREAM_S
 
 
 def _wait_for_port(serving: Running) -> None:

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from pair import Pair
 from processes import BenchError, Finished, Running, run
-from rulesets import FLOOR, Rule, firewalld_ipset, firewalld_zone, policy, rules, ufw_rules
+from rulesets import FLOOR, Rule, firewalld_ipset, firewalld_zone, ufw_rules
 from setting import Setting
 
-PACKAGES = {"ufw": "ufw", "firewalld": "firewalld", "dbus-daemon": "dbus-daemon", "nsenter": "util-linux"}
-"""The Debian packages that the programs are in. They are not installed by the bench: both start at once, and filter."""
+_NEEDS = {
+    "ufw": (("ufw", "nsenter"), "ufw"),
+    "firewalld": (("firewalld", "firewall-cmd", "dbus-daemon", "nsenter"), "firewalld dbus-daemon"),
+}
+"""Programs, and the Debian packages that they are in. The bench does not install them: firewalld filters at once."""
 FIREWALLD_START_S = 90.0
 
 _HOLD = """
@@ -139,6 +142,19 @@ class Firewalld:
             time.sleep(0.05)
         raise BenchError(f"firewalld does not run after {patience_s:.0f} s")
 
+    def cpu_s(self) -> float:
+        """Of the daemon so far."""
+        fields = Path(f"/proc/{self._pid()}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def peak_mb(self) -> float:
+        lines = Path(f"/proc/{self._pid()}/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")) * 1024 / 1e6
+
+    def _pid(self) -> int:
+        assert self._daemon is not None
+        return self._daemon.pid
+
     def down(self) -> None:
         if self._daemon is not None:
             self._daemon.kill()
@@ -176,17 +192,20 @@ class _Held:
 
 def has(name: str) -> bool:
     """Whether a firewall is there, with what the bench needs to run it."""
-    wanted = ("ufw", "nsenter") if name == "ufw" else ("firewalld", "firewall-cmd", "dbus-daemon", "nsenter")
-    return all(shutil.which(program) is not None for program in wanted)
+    return all(shutil.which(program) is not None for program in _NEEDS[name][0])
+
+
+def unmeasurable(setting: Setting) -> str | None:
+    """Why nothing of this can be measured here; None where it can."""
+    if not setting.is_root:
+        return "not measured: network namespaces need root"
+    return None if setting.has("nft", "nftables") else "not measured: nft is not there; its Debian package is nftables"
 
 
 def missing() -> list[str]:
     """A line for each firewall that is not there."""
-    found = []
-    for name, packages in (("ufw", "ufw"), ("firewalld", "firewalld dbus-daemon")):
-        if not has(name):
-            found.append(f"{name} is not there; its packages are {packages}")
-    return found
+    return [f"left out: {name}; its Debian packages are {packages}" for name, (_, packages) in _NEEDS.items()
+            if not has(name)]  # fmt: skip
 
 
 def load_floor(pair: Pair) -> None:
@@ -201,7 +220,7 @@ def nft(pair: Pair, text: str) -> None:
 
 def _fresh(setting: Setting, pair: Pair) -> Path:
     """An empty folder for what is in this pair."""
-    folder = setting.folder / "enforce" / pair.near
+    folder = setting.folder / "enforce" / str(pair.number)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     return folder

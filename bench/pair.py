@@ -24,7 +24,8 @@ class Pair:
     """`inside` is what to put before a command to have it run at the near end."""
 
     def __init__(self) -> None:
-        name = f"pfwbench{os.getpid()}-{next(_numbers)}"
+        self.number = next(_numbers)
+        name = f"pfwbench{os.getpid()}-{self.number}"
         self.near, self.far = f"{name}-near", f"{name}-far"
         self.inside = ("ip", "netns", "exec", self.near)
         self.outside = ("ip", "netns", "exec", self.far)

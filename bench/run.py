@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measures pfw beside what else one could use, all in one run, and prints the results as Markdown.
 
-    sudo python3 bench/run.py                       everything, about ten minutes
+    sudo python3 bench/run.py                       everything, about half an hour
     sudo python3 bench/run.py --quick               everything, coarsely
-    python3 bench/run.py --only replay --runs 9     one part (no root: without live and memory)
+    python3 bench/run.py --only replay --runs 9     one part (no root: without live, memory and enforce)
+    sudo python3 bench/run.py --only enforce        what filters: its cost, loading, bans, reloads
     sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there
 
 The standard library alone: pfw and the others run as processes of their own, in the checkout's `.venv` if there is one.
@@ -15,9 +16,13 @@ import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
+import banning
+import cost
 import live
+import loading
 import matcher
 import memory
+import reloading
 import replay
 import start
 from machine import describe_machine
@@ -31,19 +36,27 @@ PARTS = {
     "start": start.measure,
     "memory": memory.measure,
     "matcher": matcher.measure,
+    "cost": cost.measure,
+    "loading": loading.measure,
+    "banning": banning.measure,
+    "reloading": reloading.measure,
 }
+GROUPS = {"enforce": ("cost", "loading", "banning", "reloading")}
+"""Parts that go together, under one name. (ufw and firewalld take part where `apt-get install ufw firewalld
+dbus-daemon` has been done.)"""
 
 
 def main() -> int:
     parser = ArgumentParser(prog="bench/run.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("--only", metavar="NAME", action="append", choices=PARTS, help=f"one of {', '.join(PARTS)}")
+    names = [*PARTS, *GROUPS]
+    parser.add_argument("--only", metavar="NAME", action="append", choices=names, help=f"one of {', '.join(names)}")
     parser.add_argument("--runs", metavar="N", type=int, default=None, help="rounds (default: 5, or 1 with --quick)")
     parser.add_argument("--quick", action="store_true", help="fewer rounds and packets: about two minutes")
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the results between the marks in this file")
     options = parser.parse_args()
     setting = Setting(rounds=options.runs or (1 if options.quick else 5), quick=options.quick)
     try:
-        text = results(setting, [name for name in PARTS if not options.only or name in options.only])
+        text = results(setting, chosen(options.only))
         print(text, end="")
         if options.write is not None:
             options.write.write_text(replace_between_marks(options.write.read_text(), text))
@@ -53,6 +66,12 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     return 0
+
+
+def chosen(only: list[str] | None) -> list[str]:
+    """The parts that are asked for, in their order; all of them where none is named."""
+    wanted = {name for each in only or PARTS for name in GROUPS.get(each, (each,))}
+    return [name for name in PARTS if name in wanted]
 
 
 def results(setting: Setting, names: list[str]) -> str:

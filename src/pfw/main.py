@@ -71,7 +71,8 @@ def _run(arguments: list[str]) -> int:
 
 
 _HOMES = {
-    "cli.ask": ("check", "explain", "schema", "convert", "completion"),
+    "cli.ask": ("check", "schema", "convert", "completion"),
+    "commands.explaining": ("explain",),
     "commands.watching": ("monitor", "replay"),
     "commands.enforcing": ("up", "confirm", "down", "status", "show", "panic", "install", "uninstall"),
     "commands.editing": ("allow", "block", "reject", "delete", "undo", "history"),

@@ -19,7 +19,7 @@ class TestOutput:
         assert raised.value.missing == "pfw-no-such-program"
 
     def test_one_that_fails_is_told_with_its_words(self):
-        with pytest.raises(RefusedError, match="^sh: no luck$"):
+        with pytest.raises(RefusedError, match=r"^sh: no luck$"):
             foreign.output("sh", "-c", "echo printed; echo no luck >&2; exit 4")
         with pytest.raises(RefusedError, match="status 1"):
             foreign.output("false")

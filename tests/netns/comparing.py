@@ -71,6 +71,7 @@ class Comparison:
             return None
         except RefusedError as error:
             return Fault(case, f"refused: {error}")
+        self._world.begin()
         before = self._backend.counters()
         oracle = Oracle(policy, lists)
         expected: list[Expected] = []
@@ -107,7 +108,9 @@ class Comparison:
             if now is None and not told:
                 continue  # iptables has no chain for what nothing leads to
             counted = (now.packets if now else 0) - (was.packets if was else 0)
-            others = self._world.others.get(number, 0)
+            if not verdict.quiet and counted > told + self._world.others[number]:
+                self._world.settle()
+            others = self._world.others[number]
             if not verdict.quiet and not told <= counted <= told + others:
                 return Fault(case, f"{verdict.name}: counted {counted}, told {told} and {others}")
             if now is not None and now.untold != (was.untold if was else 0):

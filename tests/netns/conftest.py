@@ -25,7 +25,6 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import pytest
-
 from tests.netns.firewalling import firewall  # noqa: F401
 
 T = TypeVar("T")

@@ -15,6 +15,12 @@ from typing import Any
 
 import pytest
 
+from pfw.cli import rules
+from pfw.daemon import banning, enforcing
+from pfw.daemon.state import State
+from pfw.drivers.store import Store
+from pfw.model.address import parse_range
+
 SOURCE = Path(__file__).resolve().parents[2] / "src"
 BACKENDS = ("nftables", "iptables-nft", "iptables-legacy")
 CONTROL_PORT = 9999
@@ -105,6 +111,40 @@ class Firewall:
                 found += [line for line in saved.splitlines() if "PFW" in line]
         found += [name for name in self.at.run("ipset", "list", "-name").stdout.split() if name.startswith("pfw")]
         return "\n".join(found)
+
+
+class Changing:
+    """The firewall, changed by the functions behind the commands, without their start-up."""
+
+    def __init__(self, firewall: Firewall) -> None:
+        self.firewall = firewall
+        self.state = State(Store(firewall.state))
+        self.backend = firewall.backend
+
+    def up(self, wanted: dict[str, Any]) -> enforcing.Outcome:
+        path = self.firewall.write(wanted)
+        content = path.read_bytes()
+        order = enforcing.Wanted(
+            policy=rules.parse(content, path), path=str(path), content=content, backend=self.backend, force=True
+        )
+        outcome: enforcing.Outcome = self.firewall.at.call(lambda: enforcing.up(self.state, order, lambda _: None))
+        return outcome
+
+    def down(self) -> list[str]:
+        found: list[str] = self.firewall.at.call(lambda: enforcing.down(self.state))
+        return found
+
+    def ban(self, texts: list[str]) -> None:
+        ranges = [parse_range(text) for text in texts]
+        kernel = enforcing.named(self.backend)
+        done = self.firewall.at.call(lambda: banning.add(self.state, kernel, ranges, 600, force=True))
+        assert done.done == len(texts)
+
+    def unban(self, texts: list[str]) -> None:
+        ranges = [parse_range(text) for text in texts]
+        kernel = enforcing.named(self.backend)
+        done = self.firewall.at.call(lambda: banning.remove(self.state, kernel, ranges))
+        assert done.done == len(texts)
 
 
 def arrived(receiver: Any, sender: Any, ports: Iterable[int], addresses: Iterable[str]) -> set[tuple[str, int]]:

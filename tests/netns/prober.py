@@ -21,6 +21,7 @@ from pfw.drivers.netlink import NETLINK_NETFILTER, open_socket, receive
 from pfw.drivers.nflog import LogReader
 from pfw.enforce.nft_table import LOG_GROUP, QUIET_GROUP
 from pfw.model.address import AddressSet, parse_address, parse_range
+from pfw.model.packet import ICMP, ICMPV6
 from pfw.wire.netlink import NLM_F_ACK, NLM_F_REQUEST
 from pfw.wire.nflog import Logged
 from pfw.wire.nfnetlink import CONNTRACK, question
@@ -45,7 +46,7 @@ _HOOKS = {1: "in", 2: "forward", 3: "out"}
 _ALL_FRAMES = 3
 _SO_RCVBUFFORCE = 33
 _CLONE_FS_CALLS = ctypes.CDLL(None, use_errno=True)
-_FILL_S, _DEADLINE_S = 0.002, 1.5
+_FILL_S, _TOLD_AFTER_S, _DEADLINE_S = 0.002, 0.1, 1.5
 _CLIENT_SET = AddressSet([parse_range(text) for text in CLIENT_SIDE])
 
 
@@ -168,10 +169,8 @@ class World:
     def send(self, probes: list[Probe], done: Callable[[list[Seen]], bool], before: Callable[[Probe], None]) -> list[Seen]:
         """Send packets one behind the other, and see what becomes of them: until that is `done`, or time is up.
 
-        Only in the firewall's namespace (`firewall.call`). `before` is told of each packet before it is sent.
+        Only in the firewall's namespace (`firewall.call`), and after `begin`. `before` is told of each packet before it is sent.
         """
-        self._drain()
-        forget_connections()
         tokens = [self._token() for _ in probes]
         processors = os.sched_getaffinity(0)
         os.sched_setaffinity(0, {max(processors)})  # one queue on the way, so that order is kept
@@ -188,6 +187,11 @@ class World:
                 return seen
             time.sleep(_FILL_S)
 
+    def settle(self) -> None:
+        """Wait until the kernel has told of all that it has counted."""
+        time.sleep(_TOLD_AFTER_S)
+        self._look({})
+
     def _token(self) -> bytes:
         self._number += 1
         return b"\xf1\xf2" + self._number.to_bytes(4) + b"\xf3\xf4"
@@ -201,7 +205,9 @@ class World:
             return
         self._wires[probe.sender].send(frame(sent, *self._macs[probe.sender]))
 
-    def _drain(self) -> None:
+    def begin(self) -> None:
+        """Forget all that was before: connections, and what is still on its way."""
+        forget_connections()
         self.log.read()
         self.others.clear()
         for sock in (*self._sniffers.values(), *self._receivers):
@@ -218,8 +224,7 @@ class World:
         for sock in self._receivers:
             for content, _ in _waiting(sock):
                 found = by_token.get(_token_in(content))
-                # Also copies of ICMP errors come here, with the token further inside.
-                if found is not None and content.endswith(_token_in(content)):
+                if found is not None and _is_delivered(content, sock, found[0]):
                     found[1].arrived = HERE
 
     def _note_decision(self, logged: Logged, by_token: dict[bytes, tuple[Probe, Seen]]) -> None:
@@ -249,8 +254,18 @@ def _note_frame(side: str, content: bytes, by_token: dict[bytes, tuple[Probe, Se
 def _is_of(content: bytes, probe: Probe) -> bool:
     """Whether a packet is the probe itself, maybe with another destination, and not an error about it."""
     six = content[0] >> 4 == 6
-    protocol, source = (content[6], content[8:24]) if six else (content[9], content[12:16])
-    return protocol == probe.protocol and source == parse_address(probe.source)
+    protocol, source, rest = (content[6], content[8:24], content[40:]) if six else (
+        content[9], content[12:16], content[20:])  # fmt: skip
+    if protocol != probe.protocol or source != parse_address(probe.source):
+        return False
+    return protocol not in (ICMP, ICMPV6) or rest[0] == probe.icmp_type
+
+
+def _is_delivered(content: bytes, sock: socket.socket, probe: Probe) -> bool:
+    """Whether what a raw socket got is the probe itself. IPv6 is given without its header."""
+    transport = content[20:] if sock.family == socket.AF_INET else content
+    is_icmp = probe.protocol in (ICMP, ICMPV6)
+    return sock.proto == probe.protocol and (not is_icmp or transport[0] == probe.icmp_type)
 
 
 def _token_in(content: bytes) -> bytes:

@@ -300,10 +300,13 @@ class _Writer:
 
     def _expiry(self) -> str:
         random = self._random
-        at = self._now + random.choice((-4e8, -90_000, -3600, 3600, 5400, 90_000, 1e7, 2e9))
         if self._maybe(0.5):
+            at = self._now + random.choice((-4e8, -90_000, -3600, 3600, 5400, 90_000, 1e7, 2e9))
             return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        return datetime.fromtimestamp(at + self._zone.utc_offset(at), UTC).strftime("%Y-%m-%dT%H:%M:%S")
+        # Local times that the clock shows twice, before it is changed and behind, are left out.
+        shown = [self._now + offset for offset in (self._zone.before_s, self._zone.after_s)]
+        at = random.choice((min(shown) - random.choice((3600, 4e8)), max(shown) + random.choice((3600, 2e9))))
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _is_valid(document: Document) -> bool:

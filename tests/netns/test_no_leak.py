@@ -21,13 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-
-from pfw.cli import rules
-from pfw.daemon import banning, enforcing
-from pfw.daemon.state import State
-from pfw.drivers.store import Store
-from pfw.model.address import parse_range
-from tests.netns.firewalling import Firewall, policy
+from tests.netns.firewalling import Changing, Firewall, policy
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("no leak")]
 
@@ -67,39 +61,6 @@ def list_text(seed: int) -> str:
         lines.append(f"{value >> 24}.{value >> 16 & 255}.{value >> 8 & 255}.0/24")
     chance.shuffle(lines)
     return "\n".join([*lines, ""])
-
-
-class Changing:
-    """The firewall, changed by the functions behind the commands, without their start-up."""
-
-    def __init__(self, firewall: Firewall) -> None:
-        self.firewall = firewall
-        self.state = State(Store(firewall.state))
-        self.backend = firewall.backend
-
-    def up(self, wanted: dict[str, Any]) -> enforcing.Outcome:
-        path = self.firewall.write(wanted)
-        content = path.read_bytes()
-        order = enforcing.Wanted(
-            policy=rules.parse(content, path), path=str(path), content=content, backend=self.backend, force=True
-        )
-        outcome: enforcing.Outcome = self.firewall.at.call(lambda: enforcing.up(self.state, order, lambda _: None))
-        return outcome
-
-    def down(self) -> None:
-        assert self.firewall.at.call(lambda: enforcing.down(self.state)) == [self.backend]
-
-    def ban(self, texts: list[str]) -> None:
-        ranges = [parse_range(text) for text in texts]
-        kernel = enforcing.named(self.backend)
-        done = self.firewall.at.call(lambda: banning.add(self.state, kernel, ranges, 600, force=True))
-        assert done.done == len(texts)
-
-    def unban(self, texts: list[str]) -> None:
-        ranges = [parse_range(text) for text in texts]
-        kernel = enforcing.named(self.backend)
-        done = self.firewall.at.call(lambda: banning.remove(self.state, kernel, ranges))
-        assert done.done == len(texts)
 
 
 @contextmanager
@@ -221,7 +182,7 @@ def test_reloads(changing: Changing, traffic: Callable[[Firewall], Traffic]) -> 
     changing.up(wanted_policy())
     around = traffic(changing.firewall)
     with around.flowing():
-        for number in range(1, times(changing, 100, 12) + 1):
+        for number in range(1, times(changing, 100, 8) + 1):
             assert changing.up(wanted_policy(number % 2)).changed
     around.check()
 
@@ -234,7 +195,7 @@ def test_reloads_of_a_big_block_list(
     changing.up(wanted_policy(lists=listed))
     around = traffic(changing.firewall)
     with around.flowing():
-        for number in range(1, times(changing, 10, 2) + 1):
+        for number in range(1, times(changing, 5, 1) + 1):
             listed.write_text(list_text(number))
             assert changing.up(wanted_policy(lists=listed)).changed
     around.check()

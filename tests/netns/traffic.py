@@ -133,9 +133,7 @@ def flood(interface: str, mac: str, sources: str, targets: str, rate: str) -> No
                 for index in range(at, at + burst):
                     if allowed[index]:
                         number = counts[0]
-                        struct.pack_into(
-                            ">II", frames.content, frames.ends[index] - 10, number, number ^ 0xFFFFFFFF
-                        )
+                        struct.pack_into(">II", frames.content, frames.ends[index] - 10, number, number ^ 0xFFFFFFFF)
                         counts[0] += 1
                     else:
                         counts[1] += 1

@@ -13,7 +13,7 @@ from pfw.cli import rules
 from pfw.model.text import counted, printable
 
 if TYPE_CHECKING:
-    from pfw.model.flow import Moment
+    from pfw.model.flow import Flow, Moment
     from pfw.model.policy import Fault, Policy
     from pfw.model.verdict import Verdict
     from pfw.policy.explain import Explanation
@@ -103,11 +103,13 @@ def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> 
     print(json.encode(facts).decode())
 
 
-def explain(arguments: Namespace) -> int:
-    """`pfw explain`, one question or many."""
+def explain(arguments: Namespace, complete: Callable[[Policy], Policy], tell_more: Callable[[Flow], None]) -> int:
+    """`pfw explain`, one question or many. `complete` adds what the machine knows to the policy, `tell_more` says
+    what it knows of a connection besides."""
     rules_file = loaded(arguments.rules)
     if isinstance(rules_file, int):
         return rules_file
+    rules_file = rules_file._replace(policy=complete(rules_file.policy))
     policy = rules_file.policy
     options = [
         word
@@ -129,6 +131,7 @@ def explain(arguments: Namespace) -> int:
     except ValueError as error:
         tell(str(error))
         return BAD_INPUT
+    tell_more(question.flow)
     explanation = explaining.explain(policy, question.flow, _moment(question), _line_of(rules_file.content))
     if arguments.json:
         _print_explanation(explanation)

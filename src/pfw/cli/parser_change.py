@@ -81,7 +81,7 @@ def _status(add: Add, rules: Rules, json: Json) -> None:
         "is it on, and what has each rule done?",
         "On or off, by which backend and policy, whether the policy file has changed since, and for each rule\n"
         "how many packets it decided (the first of each connection) and when. Exit status 1 when it is off.",
-        "  sudo pfw status\n  sudo pfw status --json | jq '.rules[] | select(.packets > 0)'",
+        "  sudo pfw status\n  sudo pfw status --json | jq .rules",
     )
     json(parser)
     parser = add(

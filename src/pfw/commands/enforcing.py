@@ -18,7 +18,7 @@ from pfw.drivers import clock
 from pfw.drivers.programs import RefusedError
 from pfw.enforce.conditions import CannotError
 from pfw.enforce.plan import PlanError, make_plan
-from pfw.model.policy import Policy, PolicyError
+from pfw.model.policy import Policy, PolicyError, public_source
 from pfw.model.text import counted, printable
 from pfw.policy.difference import difference, facts, lines
 
@@ -44,11 +44,10 @@ def up(options: Namespace) -> int:
 
 def apply(remembered: State, wanted: enforcing.Wanted) -> enforcing.Outcome:
     """Put in force; what no kernel can do becomes faults of the file."""
-    report = remembered.files.read(GUARD_REPORT) if not wanted.dry_run else None
+    report = taken_back(remembered)
     if report is not None:
-        time, _, said = report.decode(errors="replace").strip().partition(" ")
-        when = f" at {screen.moment_text(float(time))}" if time.isdecimal() else ""
-        tell(f"a policy was taken back{when}, because nobody confirmed it: {said}")
+        tell(report)
+    if not wanted.dry_run:
         remembered.files.remove(GUARD_REPORT)
     try:
         return enforcing.up(remembered, wanted, tell)
@@ -57,6 +56,16 @@ def apply(remembered: State, wanted: enforcing.Wanted) -> enforcing.Outcome:
     finally:
         for line in remembered.trouble:
             tell(line)
+
+
+def taken_back(remembered: State) -> str | None:
+    """What the guard did since the last `pfw up`, as a line."""
+    report = remembered.files.read(GUARD_REPORT)
+    if report is None:
+        return None
+    time, _, said = report.decode(errors="replace").strip().partition(" ")
+    when = f" at {screen.moment_text(float(time))}" if time.isdecimal() else ""
+    return f"a policy was taken back{when}, because nobody confirmed it: {said}"
 
 
 def _before(outcome: enforcing.Outcome, path: str) -> Policy | None:
@@ -159,8 +168,9 @@ def status(options: Namespace) -> int:
     """`pfw status`."""
     remembered = state()
     found = _status(remembered)
-    for line in remembered.trouble:
-        tell(line)
+    for line in (*remembered.trouble, taken_back(remembered)):
+        if line is not None:
+            tell(line)
     print(encode(screen.status_facts(found)) if options.json else "\n".join(screen.status_lines(found, clock.now())))
     return OK if found.active else NO
 
@@ -205,20 +215,13 @@ def list_status(remembered: State, policy: Policy | None) -> list[screen.ListSta
     """The block lists of a policy as they are on the disk."""
     if policy is None:
         return []
-    stored = listing.load(remembered.files.path / "lists", policy.blocklists)
     found = []
     for each in policy.blocklists:
-        have = stored.get(each.name)
-        loaded_too = each.enabled and have is not None
-        if have is None:
-            found.append(screen.ListStatus(each.name, each.source, 0, None, loaded=False))
-        else:
-            about = have.record
-            found.append(
-                screen.ListStatus(
-                    each.name, each.source, len(have.addresses), about.fetched_at, about.last_error, loaded_too
-                )
-            )
+        record = listing.record_of(remembered.files.path / "lists", each)
+        fetched = record.fetched_at or None
+        source = public_source(each.source)
+        in_force = each.enabled and fetched is not None
+        found.append(screen.ListStatus(each.name, source, record.entries, fetched, record.last_error, in_force))
     return found
 
 

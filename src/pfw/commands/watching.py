@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from pfw.daemon.watching import Outcome, Wish
     from pfw.drivers.files import Watch
     from pfw.model.command import Command
+    from pfw.model.policy import Policy
 
 
 def monitor(options: Namespace) -> int:
     """`pfw monitor`."""
     from pfw.cli import rules, watch
     from pfw.cli.ask import BAD_INPUT, REFUSED, loaded, tell
+    from pfw.commands.explaining import known_lists
     from pfw.drivers.files import Watch
     from pfw.drivers.output import Output
 
@@ -34,6 +36,7 @@ def monitor(options: Namespace) -> int:
     except ValueError as error:
         tell(str(error))
         return BAD_INPUT
+    rules_file = rules_file._replace(policy=known_lists(rules_file.policy))
     output = Output(wait=options.read is not None)
     screen = watch.screen(options)
     outcome = _watched(wish, rules_file, seen, lambda commands: output.write(screen.lines(commands)))
@@ -49,14 +52,13 @@ def monitor(options: Namespace) -> int:
 
 def _watched(wish: Wish, rules_file: Loaded, seen: Watch, show: Callable[[list[Command]], None]) -> Outcome | int:
     """The watch; or, with what is wrong told, the exit status."""
-    from pfw.cli import rules
     from pfw.cli.ask import BAD_INPUT, REFUSED, tell
     from pfw.daemon.watching import watching
     from pfw.drivers.bpf import FilterError
     from pfw.record.files import FileRefusedError
 
     try:
-        return watching(wish, rules_file.policy, (rules_file.path, seen, rules.load), show, tell)
+        return watching(wish, rules_file.policy, (rules_file.path, seen, _load), show, tell)
     except FilterError as error:
         tell(str(error))
         return BAD_INPUT
@@ -71,6 +73,13 @@ def _watched(wish: Wish, rules_file: Loaded, seen: Watch, show: Callable[[list[C
             return REFUSED
         tell(f"{wish.read or wish.interface or 'capture'}: {error.strerror or error}")
         return BAD_INPUT if wish.read else REFUSED
+
+
+def _load(path: Path) -> Policy:
+    from pfw.cli import rules
+    from pfw.commands.explaining import known_lists
+
+    return known_lists(rules.load(path))
 
 
 def wish_of(options: Namespace) -> Wish:
@@ -120,6 +129,7 @@ def replay(options: Namespace) -> int:
     from pfw.cli import watch
     from pfw.cli.ask import BAD_INPUT, loaded, tell
     from pfw.cli.progress import Progress
+    from pfw.commands.explaining import known_lists
     from pfw.daemon import replay as replaying
     from pfw.daemon.local import viewpoint
     from pfw.daemon.sources import CaptureFile
@@ -139,7 +149,7 @@ def replay(options: Namespace) -> int:
         progress = Progress(sum(size or 0 for size in sizes) if None not in sizes else None)
         files = [CaptureFile(path, options.filter, progress.advance) for path in options.files]
         with closing(progress):
-            replayed = replaying.replay(files, rules_file.policy, local)
+            replayed = replaying.replay(files, known_lists(rules_file.policy), local)
     except FilterError as error:
         tell(str(error))
         return BAD_INPUT

@@ -12,11 +12,16 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from pfw.drivers import store
+from pfw.daemon import banning
+from pfw.daemon.backend import Backend, Change
+from pfw.daemon.state import State
+from pfw.drivers import clock, store
 from pfw.drivers.iptables import KINDS
 from pfw.drivers.programs import Job, RefusedError, find, run
 
 UNITS = Path("/etc/systemd/system")
+_FILES = "boot"
+"""What the names of those files begin with."""
 _RUNNING = Path("/run/systemd/system")
 _EARLY = """[Unit]
 Description=Personal Firewall: the last good ruleset ({name})
@@ -83,6 +88,25 @@ ProtectHome=read-only
 PrivateTmp=yes
 ProtectKernelModules=yes
 RestrictSUIDSGID=yes"""
+
+
+def keep_files(state: State, backend: Backend, change: Change) -> None:
+    """Write the files that bring the policy and the bans back; those of another backend go. Raises OSError."""
+    files = {**change.boot(), **backend.boot_bans(banning.active(state, clock.now()))}
+    for name, text in files.items():
+        state.files.write(name, text.encode(errors="surrogateescape"))
+    remove_files(state, frozenset(files))
+
+
+def has_files(state: State) -> bool:
+    """Whether something is there that a boot would bring back."""
+    return any(name.startswith(_FILES) for name in state.files.names("."))
+
+
+def remove_files(state: State, kept: frozenset[str] = frozenset()) -> None:
+    for name in state.files.names("."):
+        if name.startswith(_FILES) and name not in kept:
+            state.files.remove(name)
 
 
 def units(state: Path) -> dict[str, str]:

@@ -122,8 +122,7 @@ def _rules(ours: Ours) -> Iterator[Finding]:
     """Everybody's rules. A part that cannot be read is told of, and the others are judged."""
     objects, saved, lost = _read_rules()
     rules = objects.get("nftables") if isinstance(objects, dict) else None
-    here = not foreign.in_namespace()
-    around = Around(here and foreign.ufw_is_on(), here and foreign.runs("firewalld"))
+    around = Around(foreign.ufw_is_on() and not foreign.in_namespace(), foreign.runs("firewalld"))
     found = [*lost, *analyse(read(rules, saved), ours, around)]
     yield from found
     if not any(each.area is Area.NEIGHBOURS for each in found):

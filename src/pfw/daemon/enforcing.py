@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw import __version__
-from pfw.daemon import banning, connections, listing, machine
+from pfw.daemon import banning, boot, connections, listing, machine
 from pfw.daemon.backend import Backend, Before, Change
 from pfw.daemon.guard import Guard, Order
 from pfw.daemon.iptables import Iptables, go_back
@@ -28,6 +28,7 @@ from pfw.enforce.conditions import Place, Plan
 from pfw.enforce.plan import make_plan, only_bans
 from pfw.model.address import AddressSet
 from pfw.model.policy import Policy
+from pfw.policy.blocking import with_lists
 
 BACKENDS = ("nftables", *KINDS)
 Load = Callable[[bytes, str], Policy]
@@ -109,16 +110,26 @@ def lists_of(state: State, policy: Policy, tell: Callable[[str], None]) -> dict[
     wanted = [each for each in policy.blocklists if each.enabled]
     if not wanted:
         return {}
-    stored = listing.load(folder, wanted)
-    fresh = [each for each in wanted if each.name not in stored or not each.source.startswith("http")]
+    own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
+    stored = listing.load(folder, wanted, own, state.trouble)
+    fresh = [
+        each
+        for each in wanted
+        if each.is_file or each.name not in stored or stored[each.name].record.source != each.source
+    ]
     if fresh:
-        own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
         for result in listing.refresh(
-            folder, fresh, own, clock.now(), due_only=False, accept_shrunken=False, progress=tell
+            folder,
+            fresh,
+            own,
+            clock.now(),
+            due_only=False,
+            accept_shrunken=False,
+            progress=lambda line: tell(line) if "://" in line else None,
         ):
             if result.outcome in ("kept", "failed"):
                 tell(result.line)
-        stored = listing.load(folder, wanted)
+        stored = listing.load(folder, wanted, own)
     return {name: each.addresses for name, each in stored.items()}
 
 
@@ -156,11 +167,11 @@ class _Up:
         )
         text = state.rules_of(applied.generation) if applied is not None else None
         if same and applied is not None:
-            if applied.path != wanted.path and not wanted.dry_run:
-                self._keep(applied.generation, applied.fingerprint)
+            if not wanted.dry_run:
+                self._complete(applied)
             return self._outcome(applied.generation, text, changed=False)
         if not wanted.force:
-            check_lockout(wanted.policy, self._lists)
+            check_lockout(with_lists(wanted.policy, self._lists))
         if changed_place and wanted.confirm_s is not None:
             raise RefusedError("another backend cannot be taken back by itself; leave --confirm out, or --backend")
         generation = state.next_generation(live.generation if live is not None else None)
@@ -169,6 +180,14 @@ class _Up:
             return self._outcome(generation, text, changed=True)
         old = self._in_kernel(applied, live.generation if live is not None else None)
         return self._apply(change, generation, old, text)
+
+    def _complete(self, applied: Applied) -> None:
+        """What is in force already, but was put there by another file of the same content, lost its boot files, or
+        whoever put it there did not live to write them."""
+        if not applied.lasting or not boot.has_files(self._state):
+            self._make_lasting(self._backend.change(self._plan, applied.generation), applied.generation)
+        elif applied.path != self._wanted.path:
+            self._keep(applied.generation, applied.fingerprint, lasting=True)
 
     def _in_kernel(self, applied: Applied | None, live: int | None) -> Before | None:
         """What the kernel would be turned back to."""
@@ -226,11 +245,11 @@ class _Up:
         if self._before is not None and self._before[0].kind != self._backend.kind:
             for job in self._before[0].removal(self._before[1].created):
                 run(job)
+        boot.keep_files(state, self._backend, change)
+        state.remember(time=clock.now(), path=wanted.path, text=wanted.content, sha256=self._sha256, why=wanted.why)
         change.sweep()
         # What was before belonged to the fingerprint as well.
-        self._keep(generation, change.verify())
-        keep_for_boot(state, self._backend, change)
-        state.remember(time=clock.now(), path=wanted.path, text=wanted.content, sha256=self._sha256, why=wanted.why)
+        self._keep(generation, change.verify(), lasting=True)
 
     def _guard(self, change: Change, old: Before | None) -> Guard | None:
         wanted, files = self._wanted, self._state.files
@@ -245,10 +264,12 @@ class _Up:
                 undo=change.undo(old),
                 files={str(files.path / CURRENT): content},
                 report=str(files.path / GUARD_REPORT),
+                lock=files.lock,
+                lock_file=str(files.path / "lock"),
             )
         )
 
-    def _keep(self, generation: int, fingerprint: str) -> None:
+    def _keep(self, generation: int, fingerprint: str, *, lasting: bool = False) -> None:
         wanted = self._wanted
         self._state.keep(
             Applied(
@@ -265,6 +286,7 @@ class _Up:
                 open=sorted(self._plan.open),
                 created=self._created,
                 notes=list(self._plan.notes),
+                lasting=lasting,
             ),
             wanted.content,
         )
@@ -317,20 +339,6 @@ def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def keep_for_boot(state: State, backend: Backend, change: Change) -> None:
-    """Write the files that bring the policy back at the next boot, those of another backend go."""
-    files = {**change.boot(), **backend.boot_bans(banning.active(state, clock.now()))}
-    for name, text in files.items():
-        state.files.write(name, text.encode(errors="surrogateescape"))
-    remove_boot_files(state, set(files))
-
-
-def remove_boot_files(state: State, kept: set[str]) -> None:
-    for name in state.files.names("."):
-        if name.startswith("boot") and name not in kept:
-            state.files.remove(name)
-
-
 def confirm(state: State, load: Load, tell: Callable[[str], None]) -> Applied | None:
     """Keep the policy that waits; None where none does, or it was too late. Raises RefusedError and OSError."""
     with state.files.locked():
@@ -343,10 +351,10 @@ def confirm(state: State, load: Load, tell: Callable[[str], None]) -> Applied | 
         backend = named(applied.backend)
         plan = make_plan(policy, machine.surroundings(), lists_of(state, policy, tell))
         change = backend.change(plan, applied.generation)
-        change.sweep()
-        state.keep(replace(applied, fingerprint=change.verify()), content)
-        keep_for_boot(state, backend, change)
+        boot.keep_files(state, backend, change)
         state.remember(time=clock.now(), path=applied.path, text=content, sha256=applied.sha256, why="confirmed")
+        change.sweep()
+        state.keep(replace(applied, fingerprint=change.verify(), lasting=True), content)
         return applied
 
 
@@ -358,22 +366,24 @@ def down(state: State) -> list[str]:
         removed = []
         for name in BACKENDS:
             backend = named(name)
-            if name == "iptables" or backend.unusable() is not None or backend.live() is None:
+            if name == "iptables" or backend.unusable() is not None:
                 continue
             ours = known is not None and known[0].kind == backend.kind
-            for job in backend.removal(known[1].created if known is not None and ours else ()):
+            jobs = backend.removal(known[1].created if known is not None and ours else ())
+            for job in jobs:
                 run(job)
-            removed.append(name)
+            removed += [name] if jobs else []
         state.set_current(None)
-        remove_boot_files(state, set())
+        boot.remove_files(state)
         return removed
 
 
 def any_active() -> Backend | None:
-    """The first backend in whose kernel there is something of ours."""
+    """The first backend in whose kernel something of ours decides; what a crash left that hangs on nothing does not."""
     for name in BACKENDS:
         backend = named(name)
-        if name != "iptables" and backend.unusable() is None and backend.live() is not None:
+        live = backend.live() if name != "iptables" and backend.unusable() is None else None
+        if live is not None and live.generation is not None:
             return backend
     return None
 

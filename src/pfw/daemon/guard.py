@@ -5,10 +5,14 @@ Then it waits. When the one who started it dies before the change is complete, i
 it does so when the time is up, unless the file of the pending change has gone, which is what `pfw confirm` does.
 It is in a session of its own and no signal of a terminal or a closing login ends it; it needs neither the network
 nor any file of the program, for all that it uses is loaded before it says that it is ready.
+
+It shares the lock of who started it until it is told a word. So nobody changes anything between a death and the way
+back; and for the way back after the time it waits for whoever has the lock, but not for long.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import signal
@@ -26,6 +30,8 @@ from pfw.drivers import store
 from pfw.drivers.programs import RefusedError, run
 
 _LOOK_S = 0.1
+_LOCK_S = 10.0
+"""So long may somebody who hangs keep us from going back."""
 READY, APPLIED, DROPPED = b"ready\n", b"applied\n", b"dropped\n"
 _READY_TIMEOUT_S = 20.0
 _ORDER_BYTES_MAX = 1 << 30
@@ -42,6 +48,9 @@ class Order(Struct):
     """Content by path; None removes."""
     report: str
     """Where to write how it went."""
+    lock: int | None = None
+    """The descriptor of the lock that we share."""
+    lock_file: str = ""
 
 
 class Guard:
@@ -54,11 +63,14 @@ class Guard:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             cwd="/",
+            pass_fds=() if order.lock is None else (order.lock,),
             start_new_session=True,
         )
         self.pid = self._process.pid
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        # So that the guard waits for a program that we left half way (`drivers/programs.py`).
+        os.set_inheritable(self._process.stdin.fileno(), True)
         with suppress(BrokenPipeError):
             self._process.stdin.write(json.encode(order) + b"\n")
             self._process.stdin.flush()
@@ -91,6 +103,8 @@ def main() -> int:
     sys.stdout.buffer.flush()
     os.close(1)
     word = sys.stdin.buffer.readline()
+    if word and order.lock is not None:
+        os.close(order.lock)
     if word == DROPPED or (word == APPLIED and order.timeout_s is None):
         return 0
     if word == APPLIED and not _unconfirmed(order):
@@ -106,12 +120,25 @@ def _unconfirmed(order: Order) -> bool:
         if not os.path.exists(order.pending):
             return False
         time.sleep(_LOOK_S)
+    _wait_for_lock(order.lock_file)
     try:
         # Whoever renames it first has it: a confirmation that comes now is too late, or was in time.
         os.rename(order.pending, f"{order.pending}.late")
     except OSError:
         return False
     return True
+
+
+def _wait_for_lock(path: str) -> None:
+    """Take the lock, for as long as we live; after a while go on without it."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        end = time.monotonic() + _LOCK_S
+        while time.monotonic() < end:
+            with suppress(BlockingIOError):
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return
+            time.sleep(_LOOK_S)
 
 
 def _go_back(order: Order) -> int:

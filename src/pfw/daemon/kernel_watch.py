@@ -74,13 +74,14 @@ class KernelWatch:
         self._backend = backend
         self._show = show
         self._tell = tell
+        # Before the reader: what is told of is counted as well.
+        self._began = self._counters()
         self._reader = LogReader([LOG_GROUP, QUIET_GROUP], LOG_BYTES)
         wanted = records.log or records.eve or records.syslog or records.journal
         self._recorder = RecorderProcess(records, wait=False) if wanted else None
         self._generations: dict[int, Applied | None] = {}
         self._number = 0
         self._local = AddressSet()
-        self._began = self._counters()
         self._untold: dict[str, int] = {name: each.untold for name, each in self._began.items()}
         self._packets = 0
 

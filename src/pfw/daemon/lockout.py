@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pfw.daemon import machine
 from pfw.drivers import clock
-from pfw.model.address import AddressSet
 from pfw.model.flow import Moment
 from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
@@ -22,14 +19,11 @@ class LockoutError(Exception):
         self.verdict = verdict
 
 
-def check_lockout(policy: Policy, lists: Mapping[str, AddressSet]) -> None:
-    """Raises LockoutError where the policy would cut the remote session that we are asked from."""
+def check_lockout(policy: Policy) -> None:
+    """Raises LockoutError where the policy, with its block lists, would cut the remote session that asks."""
     now = clock.now()
     moment = Moment(now, clock.utc_offset_s(now))
     for session in machine.own_sessions():
         verdict = decide_slowly(policy, session.flow(), moment)
         if verdict.action is not Action.ALLOW:
             raise LockoutError(session, verdict)
-        for name, addresses in lists.items():
-            if session.remote in addresses:
-                raise LockoutError(session, Verdict(Action.BLOCK, reason=f'block list "{name}"'))

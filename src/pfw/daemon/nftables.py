@@ -6,6 +6,7 @@ A program started for each ban would take 3 ms, and 130 to 250 ms once a big set
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Sequence
 
 from pfw.daemon.backend import Before, Counted, Live, Undo
@@ -111,11 +112,14 @@ class Nftables:
 
     def removal(self, created: Sequence[str] = ()) -> list[Job]:
         del created
-        return [nft.job(nft_table.remove())]
+        return [nft.job(nft_table.remove())] if netfilter.table_exists(TABLE) else []
 
     def counters(self) -> dict[str, Counted]:
         found = netfilter.read_counters(TABLE)
-        hits = {int.from_bytes(element.key, "big"): element.left_ms for element in netfilter.read_elements(TABLE, HITS)}
+        hits = {
+            int.from_bytes(element.key, sys.byteorder): element.left_ms
+            for element in netfilter.read_elements(TABLE, HITS)
+        }
         counted = {}
         for name, (packets, size) in found.items():
             if not name.startswith("r_"):

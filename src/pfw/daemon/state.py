@@ -57,6 +57,8 @@ class Applied(Struct, frozen=True, kw_only=True):
     created: list[str] = []
     """Tables of others that were not there before us."""
     notes: list[str] = []
+    lasting: bool = False
+    """Whether all that follows is done, too: older generations are swept away, and the next boot brings this one."""
 
 
 class Pending(Struct, frozen=True):

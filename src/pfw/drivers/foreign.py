@@ -197,15 +197,22 @@ def ufw_is_on() -> bool:
 
 
 def runs(name: str) -> bool:
-    """Whether a program of this name runs, in any namespace."""
-    return any(program(pid) == name for pid in _pids())
+    """Whether a program of this name runs in this network namespace."""
+    here = _namespace("thread-self")
+    return here is not None and any(program(pid) == name and _namespace(str(pid)) == here for pid in _pids())
 
 
 def in_namespace() -> bool:
-    """Whether this is a network namespace other than the system's own."""
-    with suppress(OSError):
-        return os.stat("/proc/thread-self/ns/net").st_ino != os.stat("/proc/1/ns/net").st_ino
-    return False
+    """Whether this is a network namespace other than the system's own, as far as that can be told."""
+    first = _namespace("1")
+    return first is not None and first != _namespace("thread-self")
+
+
+def _namespace(process: str) -> int | None:
+    try:
+        return os.stat(_PROC / process / "ns/net").st_ino
+    except OSError:
+        return None
 
 
 def _pids() -> list[int]:

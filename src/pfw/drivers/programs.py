@@ -48,6 +48,9 @@ def run(job: Job) -> str:
             input=job.reads.encode(errors="surrogateescape"),
             capture_output=True,
             timeout=_TIMEOUT_S,
+            # All that we open stays ours but what is made inheritable: the lock, and the pipe to the guard. Where we
+            # are killed, the one is held and the other is open until the program that we left behind has ended.
+            close_fds=False,
             env={"PATH": _PATH, "LC_ALL": "C"},
             check=False,
         )

@@ -32,16 +32,20 @@ def _namespace() -> str | None:
     """The name of the network namespace, None for the one in which the system began."""
     try:
         here = os.stat("/proc/self/ns/net")
-        if here.st_ino == os.stat("/proc/1/ns/net").st_ino:
-            return None
     except OSError:
+        return None
+    began: int | None = None
+    with suppress(OSError):
+        began = os.stat("/proc/1/ns/net").st_ino
+    if began == here.st_ino:
         return None
     with suppress(OSError):
         for entry in sorted(_NAMESPACES.iterdir()):
             with suppress(OSError):
-                if entry.stat().st_ino == here.st_ino and entry.stat().st_dev == here.st_dev:
+                if (entry.stat().st_ino, entry.stat().st_dev) == (here.st_ino, here.st_dev):
                     return entry.name
-    return str(here.st_ino)
+    # Where the first process may not be looked at, a namespace without a name counts as the system's.
+    return None if began is None else str(here.st_ino)
 
 
 class Store:
@@ -49,10 +53,12 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.lock: int | None = None
+        """The descriptor of the lock, while we have it."""
 
     def make(self) -> None:
-        """Make the folder where it is not there; for its owner alone."""
-        self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Make the folder where it is not there. Who is not its owner finds nothing in it that he cannot name."""
+        self.path.mkdir(mode=0o711, parents=True, exist_ok=True)
 
     def read(self, name: str) -> bytes | None:
         """The content of a file; None where there is none."""
@@ -82,19 +88,23 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Within, nobody else changes anything. Waits for whoever does; a lock never outlives its process."""
+        """Within, nobody else changes anything. Waits for whoever does; a lock outlives its process only as long as
+        a program that it has started (`programs.py`)."""
         self.make()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            os.set_inheritable(descriptor, True)
+            self.lock = descriptor
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             yield
         finally:
+            self.lock = None
             os.close(descriptor)
 
 
 def write(path: Path, content: bytes, mode: int, owner: os.stat_result | None = None) -> None:
     """Write a file by rename; `owner` is whose it shall be. Raises OSError, and leaves what was there."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, mode)

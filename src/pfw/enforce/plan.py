@@ -26,12 +26,12 @@ from pfw.model.packet import ICMP, ICMPV6
 from pfw.model.policy import Policy
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
-from pfw.policy.base import LOOPBACK_INTERFACE, rules_in_order
+from pfw.policy.base import LOOPBACK_INTERFACE, base_rules
+from pfw.policy.blocking import LIST_NAME
 
 INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
 BAN_NAME = "base ban"
-LIST_NAME = "base block list {}"
 
 _DIRECTIONS = {
     Place.IN: Direction.IN,
@@ -91,7 +91,9 @@ class _Planner:
         self.notes: list[str] = []
         self.verdicts = _always()
         self._rules: list[tuple[int, int, int | None, Rule, Conditions]] = []
-        for index, rule in rules_in_order(policy):
+        for base_rule in base_rules(policy.base):
+            self._add_rule(None, base_rule)
+        for index, rule in enumerate(policy.rules):
             self._add_rule(index, rule)
         self._defaults: dict[Direction, int] = {}
         for direction in Direction:
@@ -258,11 +260,19 @@ def _transports(rule: Rule, place: Place, family: int | None) -> Iterator[Condit
             if types and family in (own, None):
                 yield (c.IcmpType(protocol, types),)
         return
-    found: list[Condition] = []
-    if rule.protocols is not None:
-        found.append(c.OfProtocol(tuple(sorted(rule.protocols))))
-    if rule.ports is not None:
-        found.append(c.HasPort(rule.ports, destination=True, sent=place is Place.PUBLISHED))
-    if rule.source_ports is not None:
-        found.append(c.HasPort(rule.source_ports, destination=False))
-    yield tuple(found)
+    sent = place is Place.PUBLISHED and rule.ports is not None
+    for protocols in _protocols(rule, apart=sent):
+        found: list[Condition] = [c.OfProtocol(protocols)] if protocols else []
+        if rule.ports is not None:
+            found.append(c.HasPort(rule.ports, destination=True, sent=sent))
+        if rule.source_ports is not None:
+            found.append(c.HasPort(rule.source_ports, destination=False))
+        yield tuple(found)
+
+
+def _protocols(rule: Rule, *, apart: bool) -> list[tuple[int, ...]]:
+    """The rule's protocols for one step, or a step each: what was sent has ports in nft only behind one protocol."""
+    if rule.protocols is None:
+        return [()]
+    numbers = sorted(rule.protocols)
+    return [(number,) for number in numbers] if apart else [tuple(numbers)]

@@ -87,10 +87,11 @@ def restore(tables: Tables, present: Mapping[str, Iterable[str]], counts: Counts
         for name, rules in chains.items():
             lines.extend(f"{_counts(rule, counts)}-A {name} {rule}" for rule in rules)
         for caller, name in jumps:
-            if name in chains and f"{caller}>{name}" not in there:
-                lines.append(f"-I {caller} 1 -j {name}")
-            if name not in chains and f"{caller}>{name}" in there:
+            if f"{caller}>{name}" in there:
                 lines.append(f"-D {caller} -j {name}")
+            if name in chains:
+                # In front again, whatever others have put there meanwhile.
+                lines.append(f"-I {caller} 1 -j {name}")
         lines.extend(f"-X {name}" for name in old)
         blocks.append("\n".join([*lines, "COMMIT", ""]))
     return "".join(blocks)
@@ -200,8 +201,9 @@ class _Renderer:
     def _lists_and_bans(self) -> None:
         raw, mangle = self._chains["raw"], self._chains["mangle"]
         forward = self._chains["filter"]["PFW-FWD"]
-        raw["PFW-EIN"].append("-i lo -j RETURN")
-        raw["PFW-EOUT"].append("-o lo -j RETURN")
+        for into, out in ((raw["PFW-EIN"], raw["PFW-EOUT"]), (mangle["PFW-LIN"], mangle["PFW-LOUT"])):
+            into.append("-i lo -j RETURN")
+            out.append("-o lo -j RETURN")
         banned = BAN_SETS[self._family]
         for table, lines, end in (
             ("raw", raw["PFW-EIN"], "src"),

@@ -102,8 +102,9 @@ class _Renderer:
         early_in, early_out = self._open("early_in"), self._open("early_out")
         lists_in, lists_out = self._open("lists_in"), self._open("lists_out")
         forward = self._open(Place.FORWARD)
-        early_in.append('iifname "lo" accept')
-        early_out.append('oifname "lo" accept')
+        for into, out in ((early_in, early_out), (lists_in, lists_out)):
+            into.append('iifname "lo" accept')
+            out.append('oifname "lo" accept')
         banned = f"goto {self._verdict_chain(c.BANNED)}"
         for family, names in BAN_SETS.items():
             for name in names:

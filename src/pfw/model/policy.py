@@ -60,6 +60,8 @@ class Policy(Struct, frozen=True, kw_only=True):
     defaults: dict[Direction, Action]
     base: Base = Base()
     blocklists: tuple[Blocklist, ...] = ()
+    list_rules: tuple[Rule, ...] = ()
+    """What is on the block lists, as rules before all others, where it is known (`policy/blocking.py`)."""
     simple: bool = False
 
 

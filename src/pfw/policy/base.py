@@ -70,8 +70,9 @@ def _dhcp(name: str, direction: Direction, source: Range, source_port: int, port
 
 
 def rules_in_order(policy: Policy) -> list[tuple[int | None, Rule]]:
-    """Every rule with its index in `policy.rules`, the base rules first and with None."""
-    return [(None, rule) for rule in base_rules(policy.base)] + list(enumerate(policy.rules))
+    """Every rule with its index in `policy.rules`; first, and with None, block lists and the base rules."""
+    always = (*policy.list_rules, *base_rules(policy.base))
+    return [(None, rule) for rule in always] + list(enumerate(policy.rules))
 
 
 def interface_of(flow: Flow) -> str | None:
