@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.faults.trying import trial  # noqa: F401
 from tests.netns.conftest import namespace, namespaces_work, net, pair  # noqa: F401
 from tests.netns.firewalling import firewall  # noqa: F401
 

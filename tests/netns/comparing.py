@@ -8,6 +8,10 @@ from typing import Any
 
 import msgspec
 from msgspec import Struct
+from tests.netns.oracle import Expected, Oracle
+from tests.netns.prober import Seen, World
+from tests.netns.probes import Probe
+from tests.netns.random_policies import Case, owners
 
 from pfw.daemon.backend import Backend, Counted
 from pfw.daemon.enforcing import named
@@ -15,10 +19,6 @@ from pfw.drivers.programs import RefusedError, run
 from pfw.enforce.conditions import CannotError, Plan
 from pfw.enforce.plan import Surroundings, make_plan
 from pfw.model.flow import Moment
-from tests.netns.oracle import Expected, Oracle
-from tests.netns.prober import Seen, World
-from tests.netns.probes import Probe
-from tests.netns.random_policies import Case, owners
 
 
 class Fault(Struct):
@@ -45,7 +45,7 @@ class Comparison:
     """One backend in a world."""
 
     def __init__(self, world: World, backend: str) -> None:
-        self._world = world
+        self.world = world
         self._backend: Backend = named(backend)
         self._generation = 0
         self.packets = 0
@@ -55,11 +55,11 @@ class Comparison:
 
     def run(self, case: Case) -> Fault | None:
         """How policy and kernel differ in a case; None where they do not."""
-        result: Fault | None = self._world.firewall.call(lambda: self._run(case))
+        result: Fault | None = self.world.firewall.call(lambda: self._run(case))
         return result
 
     def close(self) -> None:
-        self._world.firewall.call(lambda: [run(job) for job in self._backend.removal()])
+        self.world.firewall.call(lambda: [run(job) for job in self._backend.removal()])
 
     def _run(self, case: Case) -> Fault | None:
         policy, lists = case.policy(), case.addresses()
@@ -71,7 +71,7 @@ class Comparison:
             return None
         except RefusedError as error:
             return Fault(case, f"refused: {error}")
-        self._world.begin()
+        self.world.begin()
         before = self._backend.counters()
         oracle = Oracle(policy, lists)
         expected: list[Expected] = []
@@ -81,13 +81,14 @@ class Comparison:
             expected.append(oracle.expect(probe, Moment(now, case.zone.utc_offset(now))))
 
         names = [verdict.name for verdict in plan.verdicts]
-        seen = self._world.send(
+        seen = self.world.send(
             case.probes, lambda found: all(map(_as_expected, expected, found, [names] * len(found))), ask
         )
         self.packets += len(seen)
         for probe, wanted, found in zip(case.probes, expected, seen, strict=True):
             if not _as_expected(wanted, found, names):
-                return Fault(case, f"differs: {probe}\npolicy: {wanted}\nkernel: {_named(found, names)}", probe)
+                lost = f"\n{self.world.log.lost} lost" if self.world.log.lost else ""
+                return Fault(case, f"differs: {probe}\npolicy: {wanted}\nkernel: {_named(found, names)}{lost}", probe)
         self.rules += len({number for each in seen for _, number in each.decided})
         return self._miscounted(case, plan, before, seen)
 
@@ -108,9 +109,9 @@ class Comparison:
             if now is None and not told:
                 continue  # iptables has no chain for what nothing leads to
             counted = (now.packets if now else 0) - (was.packets if was else 0)
-            if not verdict.quiet and counted > told + self._world.others[number]:
-                self._world.settle()
-            others = self._world.others[number]
+            if not verdict.quiet and counted > told + self.world.others[number]:
+                self.world.settle()
+            others = self.world.others[number]
             if not verdict.quiet and not told <= counted <= told + others:
                 return Fault(case, f"{verdict.name}: counted {counted}, told {told} and {others}")
             if now is not None and now.untold != (was.untold if was else 0):

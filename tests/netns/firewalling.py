@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -203,7 +203,7 @@ def needs(backend: str, at: Any) -> None:
 
 
 @pytest.fixture
-def firewall(pair: Any, tmp_path: Path) -> Iterator[Callable[..., Firewall]]:
+def firewall(pair: Any, tmp_path: Path) -> Callable[..., Firewall]:
     """Makes the firewall of `here`, or of another namespace."""
     made: list[Firewall] = []
 
@@ -215,4 +215,4 @@ def firewall(pair: Any, tmp_path: Path) -> Iterator[Callable[..., Firewall]]:
         made.append(Firewall(at, folder, backend))
         return made[-1]
 
-    yield make
+    return make

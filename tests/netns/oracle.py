@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from tests.netns.prober import INTERFACES, LOCAL, PUBLISHED, PUBLISHED_PORTS, leaves_by
+from tests.netns.probes import CLIENT, HERE, SERVER, Probe
+from tests.netns.random_policies import names_of
 
 from pfw.engine.limits import Buckets
 from pfw.model.address import AddressSet, parse_address
@@ -12,9 +15,6 @@ from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.decide import Decider
 from pfw.policy.match import decide_slowly
-from tests.netns.prober import INTERFACES, LOCAL, PUBLISHED, PUBLISHED_PORTS, leaves_by
-from tests.netns.probes import CLIENT, HERE, SERVER, Probe
-from tests.netns.random_policies import names_of
 
 INVALID = "base invalid"
 QUIET = "base loopback"
@@ -79,16 +79,16 @@ class Oracle:
     def _listed(self, probe: Probe, direction: Direction, interface: str, end: str) -> tuple[str, str] | None:
         """By which block list a packet is dropped, and where: what is dropped both ways first, then what only
         connections from a listed end are, at last what is forwarded to one."""
-        if interface == "lo" or direction is Direction.IN and probe.sender == HERE:
+        if interface == "lo":
             return None
         source, destination = parse_address(probe.source), parse_address(end)
         arrives = direction is not Direction.OUT
         for both in (True, False):
             for name, directions, addresses in self._lists:
                 covered = Direction.IN if arrives else Direction.OUT
-                if (len(directions) == 2) is both and covered in directions:
-                    if (source if arrives else destination) in addresses:
-                        return ("lists" if arrives else "out"), name
+                is_listed = (source if arrives else destination) in addresses
+                if (len(directions) == 2) is both and covered in directions and is_listed:
+                    return ("lists" if arrives else "out"), name
         if direction is Direction.FORWARD:
             for name, directions, addresses in self._lists:
                 if Direction.OUT in directions and destination in addresses:

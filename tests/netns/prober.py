@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import socket
 import time
 from collections import Counter
@@ -16,6 +17,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, TypeVar
 
 from msgspec import Struct
+from tests.netns.probes import CLIENT, HERE, KINDS, SERVER, Probe, frame, is_answer, packet, receiver
 
 from pfw.drivers.netlink import NETLINK_NETFILTER, open_socket, receive
 from pfw.drivers.nflog import LogReader
@@ -25,7 +27,6 @@ from pfw.model.packet import ICMP, ICMPV6
 from pfw.wire.netlink import NLM_F_ACK, NLM_F_REQUEST
 from pfw.wire.nflog import Logged
 from pfw.wire.nfnetlink import CONNTRACK, question
-from tests.netns.probes import CLIENT, HERE, KINDS, SERVER, TOKEN_BYTES, Probe, frame, is_answer, packet, receiver
 
 T = TypeVar("T")
 
@@ -40,13 +41,14 @@ PUBLISHED_PORTS, INSIDE_PORT = (8000, 8100), 8443
 OWNERS = ((0, 0), (1001, 50), (1001, 100), (1002, 10), (1003, 77))
 """User and group of the sockets that the firewall sends from."""
 
+_TOKEN = re.compile(rb"\xf1\xf2....\xf3\xf4", re.DOTALL)
 _FRAME_HEADER_BYTES = 14
 _OUTGOING = 4
 _HOOKS = {1: "in", 2: "forward", 3: "out"}
 _ALL_FRAMES = 3
 _SO_RCVBUFFORCE = 33
 _CLONE_FS_CALLS = ctypes.CDLL(None, use_errno=True)
-_FILL_S, _TOLD_AFTER_S, _DEADLINE_S = 0.002, 0.1, 1.5
+_FILL_S, _TOLD_AFTER_S = 0.002, 0.1
 _CLIENT_SET = AddressSet([parse_range(text) for text in CLIENT_SIDE])
 
 
@@ -76,6 +78,8 @@ class World:
         self._wires: dict[str, socket.socket] = {}
         self._sniffers: dict[str, socket.socket] = {}
         self._number = 0
+        self.patience_s = 5.0
+        """How long to wait for what shall become of a packet."""
         self.others: Counter[int] = Counter()
         """Since the last packets were sent: what else the kernel told of, by the number of the verdict."""
         for side, (four, six) in {CLIENT: ("10.1.0", "fd01:"), SERVER: ("10.2.0", "fd02:")}.items():
@@ -166,10 +170,13 @@ class World:
             self._open.callback(each.close)
         return made
 
-    def send(self, probes: list[Probe], done: Callable[[list[Seen]], bool], before: Callable[[Probe], None]) -> list[Seen]:
+    def send(
+        self, probes: list[Probe], done: Callable[[list[Seen]], bool], before: Callable[[Probe], None]
+    ) -> list[Seen]:
         """Send packets one behind the other, and see what becomes of them: until that is `done`, or time is up.
 
-        Only in the firewall's namespace (`firewall.call`), and after `begin`. `before` is told of each packet before it is sent.
+        Only in the firewall's namespace (`firewall.call`), and after `begin`. `before` is told of each packet before
+        it is sent.
         """
         tokens = [self._token() for _ in probes]
         processors = os.sched_getaffinity(0)
@@ -180,7 +187,7 @@ class World:
         os.sched_setaffinity(0, processors)
         seen = [Seen([]) for _ in probes]
         by_token = {token: (probe, each) for probe, token, each in zip(probes, tokens, seen, strict=True)}
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline = time.monotonic() + self.patience_s
         while True:
             self._look(by_token)
             if done(seen) or time.monotonic() > deadline:
@@ -269,9 +276,8 @@ def _is_delivered(content: bytes, sock: socket.socket, probe: Probe) -> bool:
 
 
 def _token_in(content: bytes) -> bytes:
-    at = content.find(b"\xf1\xf2")
-    token = content[at : at + TOKEN_BYTES]
-    return token if at >= 0 and token.endswith(b"\xf3\xf4") else b""
+    found = _TOKEN.search(content)
+    return found[0] if found is not None else b""
 
 
 def _link_socket(protocol: int) -> socket.socket:

@@ -138,6 +138,8 @@ def is_answer(seen: bytes, probe: Probe, token: bytes) -> bool:
     if (seen[24:40] if six else seen[16:20]) != parse_address(probe.source):
         return False
     if protocol == TCP == probe.protocol:
+        if (seen[8:24] if six else seen[12:16]) != parse_address(probe.destination):
+            return False
         return content[:4] == pack(">HH", probe.port, probe.source_port) and bool(content[13] & RST)
     return protocol in (ICMP, ICMPV6) and content[0] in ((1,) if six else (3,)) and token in content
 

@@ -12,17 +12,19 @@ from random import Random
 from typing import Any
 
 from msgspec import Struct
+from tests.netns.prober import INTERFACES, LOCAL, OWNERS, PUBLISHED, PUBLISHED_PORTS, leaves_by
+from tests.netns.probes import CLIENT, HERE, KINDS, SERVER, Probe
 
 from pfw.enforce.owners import Group, Owners
 from pfw.enforce.schedules import Clock
-from pfw.model.address import AddressSet, format_address, from_int, parse_range
-from pfw.model.flow import Moment
-from pfw.model.packet import ACK, DCCP, FIN, ICMP, ICMPV6, RST, SCTP, SYN, TCP, UDP, UDPLITE
+from pfw.model.address import AddressSet, format_address, from_int, parse_address, parse_range
+from pfw.model.flow import Direction, Moment
+from pfw.model.packet import ACK, FIN, ICMP, ICMPV6, RST, SYN, TCP, UDP
 from pfw.model.policy import Policy, PolicyError
+from pfw.model.rule import PortRange, Rule
+from pfw.model.verdict import Action
 from pfw.policy.load import load
 from pfw.policy.match import minute_of_week
-from tests.netns.prober import INTERFACES, LOCAL, OWNERS, PUBLISHED, PUBLISHED_PORTS, leaves_by
-from tests.netns.probes import CLIENT, HERE, KINDS, SERVER, Probe
 
 Document = dict[str, Any]
 
@@ -39,7 +41,16 @@ SOURCE_PORTS = (*PORTS, 1023, 1024, 5000, 5001, 40000, 50000, 60000)
 TYPES = {ICMP: (8, 8, 8, 13, 15, 17, 0, 3, 255), ICMPV6: (128, 128, 128, 139, 133, 134, 135, 136, 131, 143, 129, 1)}
 PROTOCOLS = ("tcp", "TCP", "udp", "icmp", "icmpv6", "sctp", "udplite", "dccp", "gre", 47, "50", 89, 112, 253, 6, 17)
 PATTERNS = ("eth0", "wlan0", "eth*", "w*", "lo", "lo*", "wlan0*", "eth1", "wlan00", "e*", "eth0123456789a*")
-NAMES = ("it's \"quoted\"", "naïve — ü 防火墙", "back\\slash", "x; drop { }", "%s $HOME `id` #", "-j ACCEPT", "@set", "]")
+NAMES = (
+    'it\'s "quoted"',
+    "naïve — ü 防火墙",
+    "back\\slash",
+    "x; drop { }",
+    "%s $HOME `id` #",
+    "-j ACCEPT",
+    "@set",
+    "]",
+)
 USERS = {"root": 0, "alice": 1001, "bob": 1002, "nobody": 1003}
 GROUPS = {"wheel": Group(10, frozenset({1001, 1002})), "staff": Group(50, frozenset()),
           "users": Group(100, frozenset({1001})), "empty": Group(77, frozenset())}  # fmt: skip
@@ -105,7 +116,8 @@ def random_case(seed: str, number: int, now: float, count: int) -> Case:
     zone = Zone(offsets[0], change, random.choice(offsets))
     writer = _Writer(random, now, zone, number)
     document, lists = writer.document()
-    return Case(document, lists, zone, _Sender(random, document, bool(lists)).probes(count))
+    policy = load(json.dumps(document))
+    return Case(document, lists, zone, _Sender(random, policy, bool(lists)).probes(count))
 
 
 class _Writer:
@@ -125,13 +137,13 @@ class _Writer:
 
     def document(self) -> tuple[Document, dict[str, list[str]]]:
         random = self._random
-        self._aliases = {
-            "hosts": [self._address() for _ in range(random.randrange(1, 5))],
-            "web": random.choice(([80, "443"], ["http", 443, "8000-8100"], "ssh")),
-            "more": ["hosts", self._address(), f"!{random.choice(ALL)}"],
-        }
-        if not _is_valid({"version": 2, "aliases": self._aliases}):
-            self._aliases.pop("more")
+        while not self._aliases or not _is_valid({"version": 2, "aliases": self._aliases}):
+            self._aliases = {}  # what is written below names none of them
+            self._aliases = {
+                "hosts": [self._address() for _ in range(random.randrange(1, 5))],
+                "web": random.choice(([80, "443"], ["http", 443, "8000-8100"], "ssh")),
+                "more": ["hosts", self._address(), f"!{random.choice(ALL)}"],
+            }
         if self._maybe(0.06):
             return self._simple(), {}
         count = random.choice((0, 1, 2, 3, 4, 6, 8, 12, 18, 30, 60, 90))
@@ -216,9 +228,9 @@ class _Writer:
         if self._maybe(0.12):
             rule["schedule"] = self._schedule()
         if self._maybe(0.12):
-            # A day's worth of a few: what is taken does not come back while we look.
+            # What is taken does not come back while we look.
             fast = self._maybe(0.2)
-            rule["limit"] = f"{1000 + self._number}/second" if fast else f"{1 + self._number % 50}/day"
+            rule["limit"] = f"{1000 + self._number}/second" if fast else f"{1 + self._number % 50}/hour"
             rule["burst"] = 1000 if fast else random.randrange(1, 5)
         if self._maybe(0.1):
             rule["expires"] = self._expiry()
@@ -318,73 +330,88 @@ def _is_valid(document: Document) -> bool:
 
 
 class _Sender:
-    """Chooses packets: near what a policy asks for, each of a connection of its own."""
+    """Chooses packets: most of them near what some rule asks for, each of a connection of its own."""
 
-    def __init__(self, random: Random, document: Document, has_lists: bool) -> None:
+    def __init__(self, random: Random, policy: Policy, has_lists: bool) -> None:
         self._random = random
+        self._rules = [rule for rule in policy.rules if rule.enabled]
         self._has_lists = has_lists
-        rules = document.get("rules", [])
-        self._ports = [*PORTS, *(port for rule in rules for port in _numbers(rule.get("port")))]
-        self._source_ports = [*SOURCE_PORTS, *(port for rule in rules for port in _numbers(rule.get("from_port")))]
 
     def probes(self, count: int) -> list[Probe]:
         used: set[tuple[object, ...]] = set()
         found: list[Probe] = []
         while len(found) < count:
-            probe = self._probe()
-            forth, back = probe.tuples()
-            if forth in used or back in used:
+            rule = self._random.choice(self._rules) if self._rules and self._random.random() < 0.75 else ANY
+            probe = self._probe(rule)
+            if probe is None:
                 continue
-            used |= {forth, back}
-            found.append(probe)
+            forth, back = probe.tuples()
+            if forth not in used and back not in used:
+                used |= {forth, back}
+                found.append(probe)
         return found
 
-    def _probe(self) -> Probe:
+    def _probe(self, rule: Rule) -> Probe | None:
+        """A packet that the rule wants, or nearly; None where there is none of the kind that chance wanted."""
         random = self._random
+        direction = random.choice(sorted(rule.directions))
         six = random.random() < 0.45
-        sender = random.choice((CLIENT, SERVER, HERE))
-        protocol = random.choice((TCP, TCP, TCP, UDP, UDP, ICMP, ICMPV6, SCTP, UDPLITE, DCCP, *KINDS))
-        protocol = {ICMP: ICMPV6}.get(protocol, protocol) if six else {ICMPV6: ICMP}.get(protocol, protocol)
-        uid, gid = random.choice(OWNERS) if sender == HERE else (0, 0)
-        source, destination = self._ends(sender, six)
+        sender = HERE if direction is Direction.OUT else random.choice((CLIENT, SERVER))
+        ends = self._ends(rule, sender, direction, six)
+        owners = [each for each in OWNERS if rule.users is None or names_of(*each) & set(rule.users)] or list(OWNERS)
+        uid, gid = random.choice(owners) if sender == HERE else (0, 0)
+        protocol = self._protocol(rule, six)
+        if ends is None or protocol is None:
+            return None
         flags = random.choice((ACK, SYN | ACK, FIN | ACK, RST, 0, SYN | FIN)) if random.random() < 0.06 else SYN
-        icmp_type = random.choice(TYPES.get(protocol, (0,)))
+        types = [number for of, number in rule.icmp_types or () if of == protocol] or TYPES.get(protocol, (0,))
+        icmp_type = random.choice(types)
         if self._has_lists:
             # What belongs to no connection has not been begun by a listed end either.
             flags, icmp_type = SYN, {ICMP: 8, ICMPV6: 128}.get(protocol, 0)
-        return Probe(sender, protocol, source, destination, random.choice(self._source_ports), self._port(destination),
-                     icmp_type, flags | random.choice((0, 0, 0xC0)) if protocol == TCP else SYN, uid, gid)  # fmt: skip
+        flags = flags | random.choice((0, 0, 0xC0)) if protocol == TCP else SYN
+        port = self._port(rule.ports, PORTS)
+        if ends[1] in PUBLISHED and random.random() < 0.5:
+            port = random.randint(*PUBLISHED_PORTS)
+        return Probe(sender, protocol, *ends, self._port(rule.source_ports, SOURCE_PORTS), port, icmp_type, flags, uid,
+                     gid)  # fmt: skip
 
-    def _port(self, destination: str) -> int:
-        if destination in PUBLISHED and self._random.random() < 0.7:
-            return self._random.randint(*PUBLISHED_PORTS)
-        return self._random.choice(self._ports)
+    def _protocol(self, rule: Rule, six: bool) -> int | None:
+        wanted = set(KINDS) - {ICMP if six else ICMPV6}
+        if rule.protocols is not None and self._random.random() < 0.9:
+            wanted &= rule.protocols
+            return self._random.choice(sorted(wanted)) if wanted else None
+        return self._random.choice((TCP, TCP, TCP, UDP, UDP, *sorted(wanted)))
 
-    def _ends(self, sender: str, six: bool) -> tuple[str, str]:
-        random = self._random
+    def _port(self, ranges: tuple[PortRange, ...] | None, others: tuple[int, ...]) -> int:
+        if ranges is None or self._random.random() < 0.1:
+            return self._random.choice(others)
+        first, last = self._random.choice(ranges)
+        near = self._random.choice((first - 1, first, first, first, last, last, last + 1))
+        return min(65535, max(0, near))
 
-        def one(*pools: tuple[str, ...]) -> str:
-            return random.choice([text for text in random.choice(pools) if (":" in text) == six])
-
+    def _ends(self, rule: Rule, sender: str, direction: Direction, six: bool) -> tuple[str, str] | None:
         if sender == HERE:
-            source = one(LOCAL, LOCAL, NEAR[CLIENT])
-            return source, one(NEAR[CLIENT], NEAR[SERVER], NEAR[SERVER], LOCAL)
-        source = one(NEAR[sender])
-        if random.random() < 0.45:
-            return source, one(LOCAL)
-        other = SERVER if sender == CLIENT else CLIENT
-        pools = [NEAR[other], NEAR[other], tuple(PUBLISHED)]
-        while True:
-            destination = one(*pools)
-            if leaves_by(PUBLISHED.get(destination, destination)) != INTERFACES[sender]:
-                return source, destination
+            sources, destinations = [*LOCAL, *NEAR[CLIENT]], [*NEAR[CLIENT], *NEAR[SERVER], *LOCAL]
+        elif direction is Direction.IN:
+            sources, destinations = [*NEAR[sender]], [*LOCAL]
+        else:
+            sources, destinations = [*NEAR[sender]], [*NEAR[SERVER if sender == CLIENT else CLIENT], *PUBLISHED]
+            destinations = [each for each in destinations if _leaves_by(each) != INTERFACES[sender]]
+        wants_source = rule.remote if direction is Direction.IN and rule.remote is not None else rule.source
+        wants_destination = rule.remote if direction is Direction.OUT and rule.remote is not None else rule.destination
+        source, destination = self._one(sources, wants_source, six), self._one(destinations, wants_destination, six)
+        return None if source is None or destination in (None, source) else (source, destination)
+
+    def _one(self, pool: list[str], wanted: AddressSet | None, six: bool) -> str | None:
+        found = [each for each in pool if (":" in each) == six]
+        if wanted is not None and self._random.random() < 0.95:
+            found = [each for each in found if parse_address(each) in wanted]
+        return self._random.choice(found) if found else None
 
 
-def _numbers(written: Any) -> list[int]:
-    """The ports that a rule names, and their neighbours."""
-    found = []
-    for item in written if isinstance(written, list) else [written]:
-        for text in str(item).split("-"):
-            if text.isdecimal():
-                found += [port for port in range(int(text) - 1, int(text) + 2) if 0 <= port <= 65535]
-    return found
+def _leaves_by(destination: str) -> str:
+    return leaves_by(PUBLISHED.get(destination, destination))
+
+
+ANY = Rule(name="any", action=Action.ALLOW, directions=frozenset(Direction))

@@ -3,38 +3,42 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import msgspec
-
-from pfw.enforce.plan import PlanError
-from pfw.model.policy import PolicyError
 from tests.netns.comparing import Comparison, Fault
 from tests.netns.random_policies import Case
 
-ATTEMPTS_MAX = 400
+from pfw.enforce.plan import PlanError
+from pfw.model.policy import PolicyError
+
+LONGEST_S = 150.0
 
 
 def shrunken(comparison: Comparison, case: Case, fault: Fault) -> Fault:
     """The smallest fault found; `fault` itself, marked, where it does not come again."""
     again = _fault(comparison, case)
+    comparison.world.patience_s = 1.0
     if again is None:
         fault.what += "\nIT DID NOT COME AGAIN with the same policy and packets"
         return fault
-    best, attempts = again, 0
-    while attempts < ATTEMPTS_MAX:
-        for smaller in _smaller(best):
-            attempts += 1
-            found = _fault(comparison, smaller)
-            if found is not None:
-                best = found
-                break
-            if attempts >= ATTEMPTS_MAX:
-                return best
-        else:
-            return best
+    best = again
+    deadline = time.monotonic() + LONGEST_S
+    while (smaller := _smaller_fault(comparison, best, deadline)) is not None:
+        best = smaller
     return best
+
+
+def _smaller_fault(comparison: Comparison, fault: Fault, deadline: float) -> Fault | None:
+    for smaller in _smaller(fault):
+        if time.monotonic() > deadline:
+            return None
+        found = _fault(comparison, smaller)
+        if found is not None:
+            return found
+    return None
 
 
 def _fault(comparison: Comparison, case: Case) -> Fault | None:

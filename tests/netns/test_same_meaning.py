@@ -16,7 +16,6 @@ from collections.abc import Iterator
 from random import SystemRandom
 
 import pytest
-
 from tests.netns.comparing import Comparison, Fault
 from tests.netns.prober import World
 from tests.netns.random_policies import random_case

@@ -90,6 +90,10 @@ class Backend(Protocol):
     def unusable(self) -> str | None:
         """Why it cannot be used here; None where it can."""
 
+    def generation(self) -> int | None:
+        """The generation that decides in the kernel, 0 for one that cannot be told; None where nothing of ours is.
+        Also where the backend's programs are not there."""
+
     def live(self) -> Live | None:
         """What of ours is in the kernel; None where nothing is."""
 

@@ -46,6 +46,8 @@ def cut_forbidden(policy: Policy) -> Cut:
         local = netlink.local_addresses()
     except (OSError, WireError):
         return Cut()
+    if not entries:
+        return Cut()  # a policy of many rules takes its time to be made ready
     decider = Decider(policy)
     now = clock.now()
     moment = Moment(now, clock.utc_offset_s(now))

@@ -16,8 +16,8 @@ from msgspec.structs import replace
 from pfw import __version__
 from pfw.daemon import banning, boot, connections, listing, machine
 from pfw.daemon.backend import Backend, Before, Change
-from pfw.daemon.guard import Guard, Order
-from pfw.daemon.iptables import Iptables, go_back
+from pfw.daemon.guard import Guard, Order, take_back
+from pfw.daemon.iptables import Iptables
 from pfw.daemon.lockout import check_lockout
 from pfw.daemon.nftables import Nftables
 from pfw.daemon.state import CURRENT, GUARD_REPORT, PENDING, Applied, Named, Pending, State
@@ -98,9 +98,9 @@ def in_force(state: State) -> tuple[Backend, Applied] | None:
     did not live to write down, it is that one."""
     applied = state.applied(state.current())
     backend: Backend = Nftables() if applied is None else named(applied.backend)
-    live = None if backend.unusable() is not None else backend.live()
-    if live is not None and live.generation is not None and (applied is None or live.generation != applied.generation):
-        applied = state.applied(live.generation) or applied
+    live = backend.generation()
+    if live and (applied is None or live != applied.generation):
+        applied = state.applied(live) or applied
     return None if applied is None else (named(applied.backend), applied)
 
 
@@ -219,7 +219,7 @@ class _Up:
             self._keep(generation, fingerprint)
             self._state.set_current(generation)
         except (RefusedError, OSError):
-            _take_back(change, old)
+            take_back(change.undo(old))
             if guard is not None:
                 guard.dropped()
             raise
@@ -237,7 +237,11 @@ class _Up:
         if guard is not None:
             guard.applied()
         if until is None:
-            self._make_lasting(change, generation)
+            try:
+                self._make_lasting(change, generation)
+            except (RefusedError, OSError) as error:
+                said = "it is in force, but not everything behind that could be done; pfw up tries again"
+                raise RefusedError(f"{said}: {error}") from None
         return until
 
     def _make_lasting(self, change: Change, generation: int) -> None:
@@ -320,14 +324,6 @@ def up(state: State, wanted: Wanted, tell: Callable[[str], None]) -> Outcome:
         return _Up(state, wanted, tell).run()
 
 
-def _take_back(change: Change, old: Before | None) -> None:
-    undo = change.undo(old)
-    for job in undo.jobs:
-        run(job)
-    if undo.tables is not None:
-        go_back(undo.tables)
-
-
 def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan: Plan) -> str:
     """The same for what would make the same ruleset: file, backend, lists, and the numbers that names stand for."""
     numbers = sorted(
@@ -382,8 +378,7 @@ def any_active() -> Backend | None:
     """The first backend in whose kernel something of ours decides; what a crash left that hangs on nothing does not."""
     for name in BACKENDS:
         backend = named(name)
-        live = backend.live() if name != "iptables" and backend.unusable() is None else None
-        if live is not None and live.generation is not None:
+        if name != "iptables" and backend.generation():
             return backend
     return None
 
@@ -392,7 +387,7 @@ def make_room_for_bans(state: State, tell: Callable[[str], None]) -> Backend:
     """A backend in whose kernel bans have a place, also where no policy is in force."""
     known = in_force(state)
     backend = known[0] if known is not None else choose("auto")
-    if backend.live() is None:
+    if not backend.generation():
         change = backend.change(only_bans(), state.next_generation(None))
         change.load()
         change.switch()

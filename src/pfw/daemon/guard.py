@@ -95,6 +95,14 @@ class Guard:
             self._process.stdin.close()
 
 
+def take_back(undo: Undo) -> None:
+    """Go back at once. Raises RefusedError."""
+    for job in undo.jobs:
+        run(job)
+    if undo.tables is not None:
+        go_back(undo.tables)
+
+
 def main() -> int:
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM, signal.SIGQUIT, signal.SIGPIPE, signal.SIGTSTP):
         signal.signal(number, signal.SIG_IGN)

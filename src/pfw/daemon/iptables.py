@@ -125,6 +125,12 @@ class Iptables:
             return error.what
         return None
 
+    def generation(self) -> int | None:
+        if iptables.missing(self.name) is not None:
+            return None
+        live = self.live()
+        return None if live is None else live.generation or 0
+
     def live(self) -> Live | None:
         saved = [iptables.saved(self.name, family) for family in FAMILIES]
         if not any(rendering.parse_saved(each)[0] for each in saved):

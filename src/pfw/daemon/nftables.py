@@ -5,9 +5,10 @@ A program started for each ban would take 3 ms, and 130 to 250 ms once a big set
 
 from __future__ import annotations
 
+import hashlib
 import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pfw.daemon.backend import Before, Counted, Live, Undo
 from pfw.drivers import netfilter, nft
@@ -43,8 +44,7 @@ class NftChange:
     def __init__(self, plan: Plan, generation: int) -> None:
         self._plan = plan
         self._generation = generation
-        there = netfilter.read_names(TABLE)
-        self.ruleset = render_nftables.render(plan, generation, () if there is None else there.sets)
+        self.ruleset = render_nftables.render(plan, generation, netfilter.read_set_names(TABLE))
 
     def load(self) -> None:
         nft.load(self.ruleset.load)
@@ -59,16 +59,18 @@ class NftChange:
         nft.load(self.ruleset.switch)
 
     def verify(self) -> str:
-        state = netfilter.read_table(TABLE)
-        if state is None:
+        hooks = netfilter.read_chains(TABLE)
+        if hooks is None:
             raise RefusedError("the table was taken out while it was put in; somebody else changes the ruleset")
-        for name, rules in self.ruleset.rules.items():
-            if state.rules.get(name, 0) != rules:
-                raise RefusedError(f"chain {name} has {state.rules.get(name, 0)} rules in the kernel, not {rules}")
-        found = _live(state)
-        if found.generation != self._generation:
-            raise RefusedError(f"generation {found.generation} decides, not {self._generation}")
-        return found.fingerprint
+        found = _read(hooks, self._generation)
+        for name, number in self.ruleset.rules.items():
+            there = len(found.get(name, ()))
+            if there != number:
+                raise RefusedError(f"chain {name} has {there} rules in the kernel, not {number}")
+        decides = _generation(found)
+        if decides != self._generation:
+            raise RefusedError(f"generation {decides} decides, not {self._generation}")
+        return _fingerprint(hooks, found)
 
     def sweep(self) -> None:
         there = netfilter.read_names(TABLE)
@@ -100,9 +102,17 @@ class Nftables:
             return f"this kernel's nftables lacks what is needed ({error})"
         return None
 
+    def generation(self) -> int | None:
+        if not netfilter.table_exists(TABLE):
+            return None
+        return _generation(netfilter.read_rules(TABLE, ["input"])) or 0
+
     def live(self) -> Live | None:
-        state = netfilter.read_table(TABLE)
-        return None if state is None else _live(state)
+        hooks = netfilter.read_chains(TABLE)
+        generation = self.generation()
+        if hooks is None or generation is None:
+            return None
+        return Live(generation or None, _fingerprint(hooks, _read(hooks, generation)))
 
     def show(self, plan: Plan) -> str:
         return render_nftables.render(plan, 1).whole
@@ -210,6 +220,21 @@ def _intervals(elements: Iterable[netfilter.Element], family: int) -> Iterable[R
         yield start, last
 
 
-def _live(state: netfilter.TableState) -> Live:
-    found = _GOTO.search(state.base_rules.get("input", b""))
-    return Live(int(found[1]) if found else None, state.fingerprint)
+def _read(hooks: Mapping[str, netfilter.BaseHook | None], generation: int) -> dict[str, list[bytes]]:
+    """The rules of the base chains and of one generation: what others there are decide nothing."""
+    front = f"g{generation}_"
+    return netfilter.read_rules(TABLE, [name for name, hook in hooks.items() if hook or name.startswith(front)])
+
+
+def _generation(rules: Mapping[str, list[bytes]]) -> int | None:
+    """The generation to which the base chains are turned."""
+    found = _GOTO.search(b"".join(rules.get("input", ())))
+    return int(found[1]) if found else None
+
+
+def _fingerprint(hooks: Mapping[str, netfilter.BaseHook | None], rules: Mapping[str, list[bytes]]) -> str:
+    """A digest of what was read, the hooks with it."""
+    digest = hashlib.sha256(repr(sorted((name, hook) for name, hook in hooks.items() if hook)).encode())
+    for name in sorted(rules):
+        digest.update(name.encode() + b"\0" + b"".join(rules[name]))
+    return digest.hexdigest()

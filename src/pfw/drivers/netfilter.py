@@ -16,7 +16,8 @@ from msgspec import Struct
 from pfw.drivers.netlink import NETLINK_NETFILTER, ask, ask_one, open_socket, receive, steadily
 from pfw.wire import conntrack, nftables
 from pfw.wire.conntrack import Entry
-from pfw.wire.netlink import NLMSG_ERROR, error_number, parts
+from pfw.wire.netlink import NLMSG_DONE, NLMSG_ERROR, error_number, parts
+from pfw.wire.nfnetlink import split
 from pfw.wire.nftables import BaseHook, Element, SetChange, SetElement
 
 __all__ = [
@@ -30,9 +31,12 @@ __all__ = [
     "change_set",
     "connections",
     "cut",
+    "read_chains",
     "read_counters",
     "read_elements",
     "read_names",
+    "read_rules",
+    "read_set_names",
     "read_table",
     "table_exists",
     "track",
@@ -100,6 +104,52 @@ def _state(chains: list[nftables.Chain], rules: list[nftables.Rule], fingerprint
         if rule.chain in base_rules:
             base_rules[rule.chain].append(rule.expressions)
     return TableState(hooks, counts, {name: b"".join(each) for name, each in base_rules.items()}, fingerprint)
+
+
+def read_chains(table: str) -> dict[str, BaseHook | None] | None:
+    """The chains of a table by name; None where there is no such table."""
+    if not table_exists(table):
+        return None
+    return {chain.name: chain.base for chain in steadily(lambda: _chains(table)) if not chain.is_anonymous}
+
+
+def read_rules(table: str, chains: Iterable[str]) -> dict[str, list[bytes]]:
+    """The rules of some chains of a table, each as the kernel tells it; it tells the same as long as nobody touches
+    them (a rule that is put in anew has another handle). None for a chain that is not there.
+
+    Asked chain by chain: a list of all rules costs the kernel time that grows with their square.
+    """
+    found: dict[str, list[bytes]] = {}
+    with open_socket(NETLINK_NETFILTER) as sock:
+        for chain in chains:
+            found[chain] = []
+            sock.send(nftables.rules_request(table, chain))
+            while _take_rules(receive(sock), found[chain]):
+                pass
+    return found
+
+
+def _take_rules(data: bytes, rules: list[bytes]) -> bool:
+    """Adds the rules of one read; whether more will come."""
+    for kind, _, _, body in parts(data):
+        if kind == NLMSG_DONE:
+            return False
+        if kind == NLMSG_ERROR:
+            number = error_number(body)
+            if number == errno.ENOENT:
+                return False
+            if number:
+                raise OSError(number, os.strerror(number))
+        else:
+            rules.append(bytes(split(body)[2]))
+    return True
+
+
+def read_set_names(table: str) -> frozenset[str]:
+    """The sets and maps of a table that have a name; none where there is no such table."""
+    if not table_exists(table):
+        return frozenset()
+    return frozenset(each.name for each in steadily(lambda: _sets(table)) if not each.is_anonymous)
 
 
 def read_names(table: str) -> Names | None:

@@ -21,6 +21,8 @@ MULTIPORT_MAX = 15
 ALTERNATIVES_MAX = 512
 """Rules that one condition may become; nftables does the same with one."""
 COMMENT_BYTES = 250
+_FULL_S_MAX = 86400
+"""xt_hashlimit counts in parts of a jiffy that are as small as just lets a day fit into 64 bits."""
 
 _PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 _ANY_ICMP = 255
@@ -74,6 +76,8 @@ def transport(step: c.Step) -> Alternatives:
     ports = [each for each in step.conditions if isinstance(each, c.HasPort)]
     if protocols is None:
         return [""]
+    if 0 in protocols:
+        raise CannotError("iptables takes protocol 0 as every protocol; use nftables", field="protocol")
     found = [f"-p {number}" for number in protocols]
     for each in ports:
         found = [f"{front} {words}" for front in found for words in _ports(each)]
@@ -84,6 +88,9 @@ def limit(condition: c.UnderLimit) -> str:
     """Take a token of the source's bucket. The name of the buckets tells their rate: the kernel keeps buckets by
     their name, and would keep the old rate with it."""
     rate = condition.limit
+    if rate.burst * rate.period_s > rate.count * _FULL_S_MAX:
+        what = f"iptables can give back {rate.burst} in no more than a day; use nftables or a lower burst"
+        raise CannotError(what, field="burst")
     full_ms = int(rate.burst * rate.period_s / rate.count * 1000) + 60_000
     name = f"pfw-{condition.bucket}-{rate.count}-{rate.period_s}-{rate.burst}"
     return (

@@ -14,6 +14,9 @@ from pfw.model.rule import PortRange
 COMMENT_BYTES = 120
 """The kernel keeps 128 (NFTNL_UDATA_COMMENT_MAXLEN)."""
 
+_FULL_S_MAX = 10**10
+"""The kernel counts tokens in nanoseconds, in 64 bits."""
+
 _PERIODS = {1: "second", 60: "minute", 3600: "hour", 86400: "day"}
 
 NamedSet = Callable[[str, str, Sequence[str]], str]
@@ -83,7 +86,8 @@ def _owner_or_time(condition: Condition, named: NamedSet) -> str:
         case c.BeforeTime(time=time):
             return f"meta time < {time}"
         case c.InSchedule():
-            found = [f"{first}-{last}" for first, last in intervals(condition)]
+            # The kernel counts on within the last second.
+            found = [f"{first}-{last + 1}" for first, last in intervals(condition)]
             return f"meta time @{named('typeof meta time; flags interval', condition.schedule.text, found)}"
         case _:
             raise c.CannotError(f"nftables does not know the condition {type(condition).__name__}")
@@ -127,6 +131,9 @@ def _port(condition: c.HasPort, named: NamedSet) -> str:
 def limit(condition: c.UnderLimit, set_name: str, family: int) -> str:
     """Take a token of the source's bucket."""
     rate = condition.limit
+    if rate.burst * rate.period_s > rate.count * _FULL_S_MAX:
+        what = f"a limit whose {rate.burst} tokens take more than {_FULL_S_MAX:,} seconds to come back is too slow"
+        raise c.CannotError(what, field="burst")
     bucket = f"limit rate {rate.count}/{_PERIODS[rate.period_s]} burst {rate.burst} packets"
     return f"update @{set_name} {{ {family_word(family)} saddr {bucket} }}"
 

@@ -41,6 +41,8 @@ _DIRECTIONS = {
 }
 _ENDS = ("from", "to", "remote")
 
+_TOLD = tuple(name for name in Rule.__struct_fields__ if name not in ("name", "note"))
+
 Conditions = tuple[Condition, ...]
 
 
@@ -198,15 +200,17 @@ def counter_name(name: str, content: bytes) -> str:
 
 
 def _content(rule: Rule) -> bytes:
-    """What tells a rule from what it was before: long lists by their digest."""
-    parts = []
-    for name in rule.__struct_fields__:
+    """What tells a rule from what it was before: long lists by their digest, notes not at all."""
+    parts: list[object] = []
+    for name in _TOLD:
         value = getattr(rule, name)
-        if isinstance(value, AddressSet):
-            parts.append(f"{len(value)} {hash(value)}")
-        elif name != "note":
-            parts.append(repr(sorted(value, key=repr)) if isinstance(value, frozenset) else repr(value))
-    return "\0".join(parts).encode(errors="surrogateescape")
+        if value is None:
+            parts.append("")
+        elif isinstance(value, AddressSet):
+            parts.append((len(value), hash(value)))
+        else:
+            parts.append(sorted(value) if isinstance(value, frozenset) else value)
+    return repr(parts).encode(errors="surrogateescape")
 
 
 def _is_loopback(index: int | None, rule: Rule) -> bool:

@@ -79,13 +79,15 @@ def restore(tables: Tables, present: Mapping[str, Iterable[str]], counts: Counts
     """The text for `iptables-restore --noflush --counters`. `present` are our chains that are there, by table, and the
     jumps to them as `CALLER>CHAIN`; chains that are no longer needed go, counts of rules that stay are kept."""
     blocks = []
+    # A rule may be counted in several tables: what they counted together goes to the first of them.
+    left = dict(counts)
     for table, jumps in JUMPS.items():
         chains = tables.chains.get(table, {})
         there = set(present.get(table, ()))
         old = sorted(name for name in there if ">" not in name and name not in chains)
         lines = [f"*{table}", *(f":{name} - [0:0]" for name in [*chains, *old])]
         for name, rules in chains.items():
-            lines.extend(f"{_counts(rule, counts)}-A {name} {rule}" for rule in rules)
+            lines.extend(f"{_counts(rule, left)}-A {name} {rule}" for rule in rules)
         for caller, name in jumps:
             if f"{caller}>{name}" in there:
                 lines.append(f"-D {caller} -j {name}")
@@ -172,11 +174,12 @@ def _count(line: str, counts: dict[str, tuple[int, int]]) -> None:
         counts[key] = had[0] + int(packets), had[1] + int(size)
 
 
-def _counts(rule: str, counts: Counts) -> str:
+def _counts(rule: str, left: dict[str, tuple[int, int]]) -> str:
+    """What a rule begins with; taken out of what is left."""
     if '--comment "' not in rule:
         return ""
     key = rule.split('--comment "', 1)[1].split(None, 1)[0].strip('"')
-    packets, size = counts.get(key, (0, 0))
+    packets, size = left.pop(key, (0, 0))
     return f"[{packets}:{size}] "
 
 
@@ -201,9 +204,9 @@ class _Renderer:
     def _lists_and_bans(self) -> None:
         raw, mangle = self._chains["raw"], self._chains["mangle"]
         forward = self._chains["filter"]["PFW-FWD"]
-        for into, out in ((raw["PFW-EIN"], raw["PFW-EOUT"]), (mangle["PFW-LIN"], mangle["PFW-LOUT"])):
-            into.append("-i lo -j RETURN")
-            out.append("-o lo -j RETURN")
+        for arriving, leaving in ((raw["PFW-EIN"], raw["PFW-EOUT"]), (mangle["PFW-LIN"], mangle["PFW-LOUT"])):
+            arriving.append("-i lo -j RETURN")
+            leaving.append("-o lo -j RETURN")
         banned = BAN_SETS[self._family]
         for table, lines, end in (
             ("raw", raw["PFW-EIN"], "src"),

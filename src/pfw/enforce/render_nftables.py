@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pfw.enforce import conditions as c
 from pfw.enforce import nft_text as text
-from pfw.enforce.conditions import Place, Plan, Step, Verdict
+from pfw.enforce.conditions import CannotError, Place, Plan, Step, Verdict
 from pfw.enforce.nft_table import (
     BAN_SETS,
     HITS,
@@ -42,7 +42,7 @@ from pfw.model.verdict import Action
 
 
 def render(plan: Plan, generation: int, loaded: Iterable[str] = ()) -> Ruleset:
-    """The ruleset of a plan. `loaded` are the sets that the kernel has already."""
+    """The ruleset of a plan. `loaded` are the sets that the kernel has already. Raises CannotError."""
     made = _Renderer(plan, generation)
     made.render()
     loaded = set(loaded)
@@ -74,6 +74,8 @@ class _Renderer:
         self._set_names: dict[tuple[str, tuple[str, ...]], str] = {}
         self._limit_sets: dict[tuple[int, int], str] = {}
         self._nodes: dict[int, str] = {}
+        self._trees: list[Node] = []
+        """Kept: nodes are known by their `id`, which another may have as soon as one is gone."""
         self._actions: dict[int, str] = {}
 
     def render(self) -> None:
@@ -145,7 +147,8 @@ class _Renderer:
             lines.extend(self._rule(step))
         if place is Place.FORWARD:
             lines.append(f"ct status & dnat == dnat goto {self._front}{Place.PUBLISHED}")
-        self._node(lines, place, grow(planned.rules), planned.end)
+        self._trees.append(grow(planned.rules))
+        self._node(lines, place, self._trees[-1], planned.end)
 
     def _node(self, lines: list[str], place: Place, node: Node, end: Step) -> None:
         """Adds a node to the chain of these lines; what it leads to becomes chains of its own."""
@@ -153,7 +156,11 @@ class _Renderer:
             lines.extend(self._questions(place, node, end))
             node = node.otherwise
         for step in node.steps:
-            lines.extend(self._rule(step))
+            try:
+                lines.extend(self._rule(step))
+            except CannotError as error:
+                index = None if step.verdict is None else self._plan.verdicts[step.verdict].index
+                raise CannotError(error.what, index, error.field) from None
         lines.extend(self._rule(end))
 
     def _questions(self, place: Place, node: Node, end: Step) -> Iterator[str]:
@@ -221,10 +228,9 @@ class _Renderer:
         if self._front + name not in self.chains:
             lines = self._open(name)
             ends = self._end(verdict.action)
-            lines.append(f"{self._counted(verdict)} {text.comment(verdict.name)}")
-            untold = f"counter name {over_counter(verdict.counter)} {ends}"
-            lines.append(f"limit rate over {LOG_RATE}/second burst {LOG_BURST} packets {untold}")
-            lines.append(f"{self._log(number, LOG_GROUP)} {ends}")
+            told = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets {self._log(number, LOG_GROUP)}"
+            lines.append(f"{self._counted(verdict)} {told} {ends} {text.comment(verdict.name)}")
+            lines.append(f"counter name {over_counter(verdict.counter)} {ends}")
         return self._front + name
 
     def _end(self, action: Action) -> str:

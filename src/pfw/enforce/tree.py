@@ -18,7 +18,6 @@ from msgspec import Struct
 
 from pfw.enforce.conditions import HasAddress, HasPort, IcmpType, OfProtocol, Step
 from pfw.model.address import ALL_RANGES, IPV6_FIRST
-from pfw.model.packet import PORT_PROTOCOLS
 
 LEAF = 16
 """So many steps are asked one after the other: a question costs about as much as eight of them."""
@@ -32,7 +31,11 @@ Ranges = Sequence[tuple[int, int]]
 
 
 class Question(Enum):
-    """What a node asks of a packet."""
+    """What a node asks of a packet.
+
+    The port of a packet whose protocol has none is whatever stands in its place: steps that ask for ports do not match
+    it, and all others are behind every answer.
+    """
 
     PROTOCOL = "protocol"
     PORT = "port"
@@ -63,7 +66,7 @@ class Node(Struct, frozen=True):
 def grow(steps: Sequence[Step]) -> Node:
     """The tree of a chain, or of the part of it whose steps are rules."""
     numbered = tuple(range(len(steps)))
-    return _Grower(steps).node(numbered, None, frozenset())
+    return _Grower(steps).node(numbered, frozenset())
 
 
 class _Grower:
@@ -72,31 +75,27 @@ class _Grower:
         self._left = MOST_COPIES * len(steps) + LEAF
         self._wants: dict[tuple[Question, int], Ranges | None] = {}
 
-    def node(self, members: tuple[int, ...], protocol: int | None, asked: frozenset[Question]) -> Node:
+    def node(self, members: tuple[int, ...], asked: frozenset[Question]) -> Node:
         if len(members) > LEAF:
             cuts = [cut for question in Question if question not in asked
-                    if (cut := self._cut(question, members, protocol)) is not None]  # fmt: skip
+                    if (cut := self._cut(question, members)) is not None]  # fmt: skip
             if cuts:
-                return self._ask(min(cuts, key=lambda cut: cut.worst), protocol, asked)
+                return self._ask(min(cuts, key=lambda cut: cut.worst), asked)
         return Node(tuple(self._steps[member] for member in members))
 
-    def _ask(self, cut: _Cut, protocol: int | None, asked: frozenset[Question]) -> Node:
+    def _ask(self, cut: _Cut, asked: frozenset[Question]) -> Node:
         self._left -= cut.copies
         now = asked | {cut.question}
         made: dict[tuple[int, ...], Node] = {}
         answers = []
         for first, last, members in cut.pieces:
-            inside = first if cut.question is Question.PROTOCOL else protocol
-            key = (inside or 0, *members) if cut.question is Question.PROTOCOL else members
-            if key not in made:
-                made[key] = self.node(members, inside, now)
-            answers.append(Answer(first, last, made[key]))
-        return Node((), cut.question, tuple(answers), self.node(cut.free, protocol, now))
+            if members not in made:
+                made[members] = self.node(members, now)
+            answers.append(Answer(first, last, made[members]))
+        return Node((), cut.question, tuple(answers), self.node(cut.free, now))
 
-    def _cut(self, question: Question, members: tuple[int, ...], protocol: int | None) -> _Cut | None:
-        """How a question would divide these steps; None where it would not be worth it, or not be answered."""
-        if question is Question.PORT and protocol not in PORT_PROTOCOLS:
-            return None
+    def _cut(self, question: Question, members: tuple[int, ...]) -> _Cut | None:
+        """How a question would divide these steps; None where it would not be worth it."""
         wants = [(member, self._want(question, member)) for member in members]
         free = tuple(member for member, ranges in wants if ranges is None)
         most = max(LEAF, len(free) + LEAF // 2)
@@ -131,17 +130,18 @@ class _Cut(Struct, frozen=True):
 def wanted(question: Question, step: Step) -> Ranges | None:
     """The values that a step's conditions leave for a question; None where it takes any, or has none to give."""
     for condition in step.conditions:
-        match question, condition:
-            case Question.PROTOCOL, OfProtocol(numbers=numbers):
-                return [(number, number) for number in numbers]
-            case Question.PROTOCOL, IcmpType(protocol=number):
-                return [(number, number)]
-            case Question.PORT, HasPort(ranges=ports, destination=True, sent=False):
-                return ports
-            case (Question.SOURCE, HasAddress(ranges=found, destination=False)):
-                return found
-            case (Question.DESTINATION, HasAddress(ranges=found, destination=True, sent=False)):
-                return found
+        if isinstance(condition, HasAddress):
+            asked = Question.DESTINATION if condition.destination else Question.SOURCE
+            if question is asked and not condition.sent:
+                return condition.ranges
+        elif isinstance(condition, HasPort):
+            if question is Question.PORT and condition.destination and not condition.sent:
+                return condition.ranges
+        elif question is Question.PROTOCOL:
+            if isinstance(condition, OfProtocol):
+                return [(number, number) for number in condition.numbers]
+            if isinstance(condition, IcmpType):
+                return [(condition.protocol, condition.protocol)]
     return None
 
 

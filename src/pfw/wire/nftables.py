@@ -162,8 +162,8 @@ def chains_request(table: str) -> bytes:
     return _list(_GET_CHAIN, write_text(_TABLE, table))
 
 
-def rules_request(table: str) -> bytes:
-    return _list(_GET_RULE, write_text(_TABLE, table))
+def rules_request(table: str, chain: str = "") -> bytes:
+    return _list(_GET_RULE, write_text(_TABLE, table) + (write_text(_RULE_CHAIN, chain) if chain else b""))
 
 
 def sets_request(table: str) -> bytes:
