@@ -12,6 +12,7 @@ The standard library alone: pfw and the others run as processes of their own, in
 
 from __future__ import annotations
 
+import signal
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
@@ -54,6 +55,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="fewer rounds and packets: about two minutes")
     parser.add_argument("--write", metavar="FILE", type=Path, help="put the results between the marks in this file")
     options = parser.parse_args()
+    # Who ends it otherwise than with Ctrl-C does not want to keep its namespaces and processes either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     setting = Setting(rounds=options.runs or (1 if options.quick else 5), quick=options.quick)
     try:
         text = results(setting, chosen(options.only))

@@ -7,8 +7,8 @@ guest sees all files over 9p, read-only, and writes to its memory. Only qemu and
 Rule 2: what the command wrote comes back as it is written, its exit status is the exit status, and no qemu is left
 behind, whatever ends this. Where there cannot be a second kernel one line says why, and the exit status is 77.
 
-The guest loads one module, whose settings tests change before any rule needs it. What a ruleset needs the kernel must
-find by itself, as it must on a user's machine.
+What a ruleset needs the guest's kernel must find by itself, as it must on a user's machine: no module of netfilter is
+loaded but that of connection tracking, whose settings tests change before any rule needs it.
 Variables whose names begin with PFW_ go into the guest; there PFW_IN_VM is 1.
 """
 
@@ -46,7 +46,7 @@ SHELL_OF_START = "busybox-static"
 MODULES_OF_START = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 """What Debian's kernel needs before it sees a file over 9p and can lay the writes of the guest above it."""
 
-MODULE_OF_TESTS = "nf_conntrack"
+MODULES_OF_TESTS = "nf_conntrack tun"
 
 MEMORY = "1G"
 CPUS = 2
@@ -78,8 +78,8 @@ $b mount --move /shared /root/run/pfw-vm
 exec $b switch_root /root /bin/sh /run/pfw-vm/start
 """
 
-# The second one, on the machine's own root. Before Linux 6.13 one limit for errors of ICMP holds for all namespaces, so
-# that a test cannot set its own. The end is a restart that qemu does not go along with: that needs no ACPI.
+# The second one, on the machine's own root. Linux 6.1 has one limit for errors of ICMP for all namespaces, so that
+# a test cannot set its own. The end is a restart that qemu does not go along with: that needs no ACPI.
 START = """\
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc
@@ -92,7 +92,7 @@ mount -t tmpfs shm /dev/shm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind {modules} /lib/modules
 ip link set lo up
-modprobe {module}
+modprobe -a {needed}
 echo 100000 >/proc/sys/net/ipv4/icmp_msgs_per_sec
 echo 10000 >/proc/sys/net/ipv4/icmp_msgs_burst
 export TMPDIR=/run/tmp {variables}
@@ -255,7 +255,7 @@ def start_script(kernel: Kernel, command: Sequence[str], environment: Mapping[st
     variables = {name: value for name, value in environment.items() if name.startswith("PFW_")} | {"PFW_IN_VM": "1"}
     return START.format(
         modules=shlex.quote(str(kernel.modules.parent)),
-        module=MODULE_OF_TESTS,
+        needed=MODULES_OF_TESTS,
         variables=" ".join(f"{name}={shlex.quote(value)}" for name, value in variables.items()),
         folder=shlex.quote(str(folder)),
         command=shlex.join(command),

@@ -153,7 +153,7 @@ def test_among_ten_thousand_exact_steps_few_are_asked(question) -> None:
     assert held(tree) <= (MOST_COPIES + 1) * len(steps) + LEAF
 
 
-def test_ten_thousand_steps_of_all_kinds_stay_bounded() -> None:
+def test_thousands_of_steps_of_all_kinds_stay_bounded() -> None:
     random = Random(6)
     check([random_step(random, number) for number in range(3000)], random, 50)
 

@@ -14,6 +14,10 @@ def serve(address: str, port: str) -> None:
     with socket.create_server((address, int(port)), family=family) as server:
         print("ready", flush=True)
         session, _ = server.accept()
+        talk(session)
+
+
+def talk(session: socket.socket) -> None:
     with session, session.makefile("r") as lines:
         for line in lines:
             done = subprocess.run(

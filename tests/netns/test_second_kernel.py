@@ -34,7 +34,7 @@ RULES: list[dict[str, Any]] = [
     {"name": "through", "action": "reject", "direction": "forward", "to": "10.0.0.0/8", "log": True},
 ]  # fmt: skip
 DEVICES = (
-    "link lo name x type vlan id 7", "name x type bridge", "name x type dummy", "name x type wireguard",
+    "link y name x type vlan id 7", "name x type bridge", "name x type dummy", "name x type wireguard",
     "name x type ifb",
 )  # fmt: skip
 
@@ -58,8 +58,7 @@ def test_a_policy_from_up_to_down(
 
     made.up(policy(*RULES, opened(OPEN), blocklists=[{"name": "list", "source": str(_block_list(made))}]))
     assert open_places() == places
-    made.up(policy(*RULES[::-1], opened(OPEN)))
-    assert made.status()["backend"] == backend
+    assert f"({backend})" in made.up(policy(*RULES[::-1], opened(OPEN))).stdout
     made.pfw("ban", "add", net.there, "2001:db8:1::/48", "--for", "1h")
     assert open_places() == {(net.here6, OPEN)}
     made.pfw("ban", "remove", net.there)
@@ -85,6 +84,7 @@ def test_packets_can_be_handed_to_a_program(namespace: Callable[[], Namespace]) 
 @pytest.mark.parametrize("words", DEVICES)
 def test_a_device_of_another_kind(namespace: Callable[[], Namespace], words: str) -> None:
     each = namespace()
+    each.run("ip", "link", "add", "y", "type", "veth", "peer", "name", "z")
     try:
         each.run("ip", "link", "add", *words.split())
     except subprocess.CalledProcessError as error:

@@ -187,7 +187,8 @@ class TestDebian:
         programs("apt-get", f"""\
 echo "$@" >>{asked}; [ "$1" = download ] || exit 0
 for word; do :; done; name=${{word%=*}}; version=${{word#*=}}; mkdir -p t/DEBIAN t/boot t/bin t/lib/modules/$version
-printf '%s\\n' "Package: $name" "Version: $version" 'Architecture: all' 'Maintainer: x' Description:\ x >t/DEBIAN/control
+printf '%s\\n' "Package: $name" "Version: $version" 'Architecture: all' >t/DEBIAN/control
+printf '%s\\n' 'Maintainer: x' 'Description: x' >>t/DEBIAN/control
 touch t/boot/vmlinuz-$version t/bin/busybox; dpkg-deb -b t $name.deb""")  # fmt: skip
 
         def new(version: str) -> None:

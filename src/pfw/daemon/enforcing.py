@@ -210,12 +210,15 @@ class _Up:
             if everything:
                 self._backend.ban([], [], everything)
         guard = self._guard(change, old)
-        known = connections.make_known() if old is None else 0
+        # Bans alone (a generation that nobody remembers) look at no connection, so none is known yet.
+        begins = old is None or self._state.applied(old.generation) is None
+        known = connections.make_known() if begins else 0
         try:
             change.switch()
+            # First made known, then cut: else what was cut would be known again.
+            known += connections.make_known() if begins else 0
             cut = connections.cut_forbidden(wanted.policy)
             fingerprint = change.verify()
-            known += connections.make_known() if old is None else 0
             self._keep(generation, fingerprint)
             self._state.set_current(generation)
         except (RefusedError, OSError):

@@ -84,15 +84,15 @@ def transport(step: c.Step) -> Alternatives:
     return found
 
 
-def limit(condition: c.UnderLimit) -> str:
-    """Take a token of the source's bucket. The name of the buckets tells their rate: the kernel keeps buckets by
-    their name, and would keep the old rate with it."""
+def limit(condition: c.UnderLimit, counter: str) -> str:
+    """Take a token of the source's bucket. The buckets are named by the rule's counter, which tells one rule from
+    another: the kernel keeps buckets by their name, and the rate with them."""
     rate = condition.limit
     if rate.burst * rate.period_s > rate.count * _FULL_S_MAX:
         what = f"iptables can give back {rate.burst} in no more than a day; use nftables or a lower burst"
         raise CannotError(what, field="burst")
     full_ms = int(rate.burst * rate.period_s / rate.count * 1000) + 60_000
-    name = f"pfw-{condition.bucket}-{rate.count}-{rate.period_s}-{rate.burst}"
+    name = f"pfw-{counter.removeprefix('r_')}"
     return (
         f"-m hashlimit --hashlimit-upto {rate.count}/{_PERIODS[rate.period_s]} --hashlimit-burst {rate.burst} "
         f"--hashlimit-mode srcip --hashlimit-name {name} --hashlimit-htable-max 65536 "

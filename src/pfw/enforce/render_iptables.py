@@ -251,7 +251,7 @@ class _Renderer:
         last = ""
         for condition in step.conditions:
             if isinstance(condition, c.UnderLimit):
-                last = text.limit(condition)
+                last = text.limit(condition, "" if step.verdict is None else self._plan.verdicts[step.verdict].counter)
             elif not isinstance(condition, c.OfProtocol | c.HasPort):
                 alternatives.append(text.match(condition, self._family, self._named))
         for words in product(*alternatives):
