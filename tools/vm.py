@@ -79,23 +79,25 @@ exec $b switch_root /root /bin/sh /run/pfw-vm/start
 """
 
 # The second one, on the machine's own root. Linux 6.1 has one limit for errors of ICMP for all namespaces, so that
-# a test cannot set its own. The end is a restart that qemu does not go along with: that needs no ACPI.
+# a test cannot set its own; room for connections goes by memory. The end is a restart that qemu does not go along with: that needs no ACPI.
 START = """\
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t devtmpfs devtmpfs /dev
-mkdir -p /dev/pts /dev/shm /run/tmp /run/lock /lib/modules
+mkdir -p /dev/pts /dev/shm /run/lock /lib/modules /tmp/pfw-vm
 exec </dev/null >/run/pfw-vm/output 2>&1
 mount -t devpts devpts /dev/pts
 mount -t tmpfs shm /dev/shm
+mount -t tmpfs temporary /tmp/pfw-vm
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 mount --bind {modules} /lib/modules
 ip link set lo up
 modprobe -a {needed}
 echo 100000 >/proc/sys/net/ipv4/icmp_msgs_per_sec
 echo 10000 >/proc/sys/net/ipv4/icmp_msgs_burst
-export TMPDIR=/run/tmp {variables}
+echo 262144 >/proc/sys/net/netfilter/nf_conntrack_max
+export TMPDIR=/tmp/pfw-vm {variables}
 cd {folder} && {command}
 echo $? >/run/pfw-vm/status
 echo b >/proc/sysrq-trigger

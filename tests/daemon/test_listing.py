@@ -14,8 +14,11 @@ import pytest
 
 from pfw.daemon import listing
 from pfw.daemon.listing import Refreshed, is_due, load, prune, refresh, why
+from pfw.daemon.state import State
+from pfw.drivers.download import fetch, version_of
+from pfw.drivers.store import Store
 from pfw.model.address import AddressSet, format_range, parse_address, parse_range
-from pfw.model.policy import Blocklist
+from pfw.model.policy import Blocklist, Policy
 
 NOON = 1_795_392_000.0
 DAY_S = 86400
@@ -127,7 +130,7 @@ class TestTaking:
             "has_own": True,
             "size_bytes": len("1.2.3.4-1.2.3.9\n198.51.100.0/24\n2001:db8::/32\n"),
             "etag": None,
-            "modified": None,
+            "modified": version_of(str(source)),
             "last_error": None,
             "last_error_at": None,
         }
@@ -448,3 +451,19 @@ def test_a_crash_between_the_two_files_is_noticed(folder, source, go, monkeypatc
     assert len(load(folder, [of(source)])["drop"].addresses) == 31
     assert go(of(source)).outcome == "unchanged"
     assert record_of(folder)["entries"] == 31
+
+
+def test_what_a_policy_has_is_read_again_only_where_it_may_have_changed(tmp_path, source, monkeypatch):
+    state = State(Store(tmp_path / "state"))
+    policy = Policy(defaults={}, blocklists=(of(source),))
+    asked = []
+    monkeypatch.setattr(listing, "fetch", lambda name, **known: asked.append(name) or fetch(name, **known))
+    for text, reads in (("8.8.8.8\n", 1), ("8.8.8.8\n", 1), ("8.8.4.4\n", 2), (None, 3), (None, 4)):
+        if text is None:
+            source.unlink(missing_ok=True)
+        elif not source.exists() or source.read_text() != text:
+            source.write_text(text)
+        told = []
+        known = listing.of_policy(state, policy, told.append)
+        assert (len(known["drop"]), len(asked)) == (1, reads)
+        assert bool(told) is (text is None)

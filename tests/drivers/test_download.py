@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 
 from pfw import __version__
-from pfw.drivers.download import Fetched, fetch
+from pfw.drivers.download import Fetched, fetch, version_of
 
 BODY = b"1.10.16.0/20 ; SBL256894\n" * 4000
 
@@ -305,7 +305,7 @@ class TestFiles:
     def test_whole(self, tmp_path):
         path = tmp_path / "list"
         path.write_bytes(BODY)
-        assert fetch(str(path), etag="x") == Fetched(BODY)
+        assert fetch(str(path), etag="x") == Fetched(BODY, modified=version_of(str(path)))
         assert fetch(str(path), size_max=len(BODY)).data == BODY
         link = tmp_path / "link"
         link.symlink_to(path)

@@ -101,7 +101,7 @@ class Comparison:
 
     def _apply(self, plan: Plan) -> None:
         self._generation += 1
-        change = self._backend.change(plan, self._generation)
+        change = self._backend.change(plan, self._generation, tell_all=True)
         change.load()
         change.switch()
         change.verify()

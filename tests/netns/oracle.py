@@ -35,14 +35,10 @@ class Oracle:
     """One policy and its limits. Packets are asked about in the order in which they are sent."""
 
     def __init__(self, policy: Policy, lists: dict[str, AddressSet]) -> None:
-        self._policy = policy
-        self._decider = Decider(policy)
+        self._policy = with_lists(policy, lists)
+        self._decider = Decider(self._policy)
         self._buckets = {index: Buckets(rule.limit) for index, rule in enumerate(policy.rules) if rule.limit}
-        self._lists = [
-            (f"base block list {each.name}", each.directions, lists[each.name])
-            for each in policy.blocklists
-            if each.enabled and each.name in lists
-        ]
+        self._list_names = {rule.name for rule in self._policy.list_rules}
 
     def expect(self, probe: Probe, moment: Moment) -> Expected:
         published = (
@@ -59,12 +55,11 @@ class Oracle:
             steps = [(Direction.IN if local else Direction.FORWARD, INTERFACES[probe.sender])]
         decided: list[tuple[str, str]] = []
         for direction, interface in steps:
-            listed = self._listed(probe, direction, interface, end)
-            if listed is not None:
-                return Expected([*decided, listed], None, False)
-            name, action = self._judged(probe, direction, interface, moment)
+            name, action = self._judged(probe, direction, interface, moment, end)
             if name != QUIET:
                 decided.append((direction.value, name))
+            if name in self._list_names:
+                return Expected(decided, None, False)
             if action is not Action.ALLOW:
                 return Expected(decided, None, self._answered(probe, action, name, looked_at=not published))
         side = HERE if local else CLIENT if leaves_by(end) == INTERFACES[CLIENT] else SERVER
@@ -76,32 +71,23 @@ class Oracle:
         rejected = action is Action.REJECT and name != INVALID
         return rejected if not rejected or probe.protocol in ANSWERED else None
 
-    def _listed(self, probe: Probe, direction: Direction, interface: str, end: str) -> tuple[str, str] | None:
-        """By which block list a packet is dropped, and where: what is dropped both ways first, then what only
-        connections from a listed end are, at last what is forwarded to one."""
-        if interface == "lo":
-            return None
-        source, destination = parse_address(probe.source), parse_address(end)
-        arrives = direction is not Direction.OUT
-        for both in (True, False):
-            for name, directions, addresses in self._lists:
-                covered = Direction.IN if arrives else Direction.OUT
-                is_listed = (source if arrives else destination) in addresses
-                if (len(directions) == 2) is both and covered in directions and is_listed:
-                    return ("lists" if arrives else "out"), name
-        if direction is Direction.FORWARD:
-            for name, directions, addresses in self._lists:
-                if Direction.OUT in directions and destination in addresses:
-                    return "forward", name
-        return None
-
-    def _judged(self, probe: Probe, direction: Direction, interface: str, moment: Moment) -> tuple[str, Action]:
+    def _judged(
+        self, probe: Probe, direction: Direction, interface: str, moment: Moment, end: str
+    ) -> tuple[str, Action]:
+        """Who decides: loopback before all else, then what belongs to no connection, then the policy, its block lists
+        first. Of what is published they are about where it really goes."""
         if interface == "lo" and self._policy.base.loopback:
             return QUIET, Action.ALLOW
         if probe.starts_nothing:
             return INVALID, Action.BLOCK
-        verdict = self.decide(flow_of(probe, direction, interface), moment)
-        return verdict.rule or f"default {direction}", verdict.action
+        flow = flow_of(probe, direction, interface)
+        if end != probe.destination:
+            reached = replace(flow, destination=parse_address(end))
+            for rule in self._policy.list_rules:
+                if answer(rule, reached, moment)[0] is Answer.YES:
+                    return rule.name, rule.action
+            return self._named(replace_lists(self._policy), flow, moment)
+        return self._named(self._policy, flow, moment)
 
     def decide(self, flow: Flow, moment: Moment) -> Verdict:
         over: dict[int, bool] = {}

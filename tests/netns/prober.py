@@ -44,7 +44,7 @@ OWNERS = ((0, 0), (1001, 50), (1001, 100), (1002, 10), (1003, 77))
 _TOKEN = re.compile(rb"\xf1\xf2....\xf3\xf4", re.DOTALL)
 _FRAME_HEADER_BYTES = 14
 _OUTGOING = 4
-_HOOKS = {1: "in", 2: "forward", 3: "out"}
+_HOOKS = {0: "before", 1: "in", 2: "forward", 3: "out"}
 _ALL_FRAMES = 3
 _SO_RCVBUFFORCE = 33
 _CLONE_FS_CALLS = ctypes.CDLL(None, use_errno=True)
@@ -240,8 +240,7 @@ class World:
         if found is None or not _is_of(logged.payload, found[0]):
             self.others[int(number)] += 1
             return
-        place = "lists" if logged.hook == 0 else _HOOKS[logged.hook or 0]
-        found[1].decided.append((place, int(number)))
+        found[1].decided.append((_HOOKS[logged.hook or 0], int(number)))
 
 
 def _note_frame(side: str, content: bytes, by_token: dict[bytes, tuple[Probe, Seen]]) -> None:

@@ -51,6 +51,7 @@ def enforced(options: Namespace) -> int:
         backend=options.backend,
         confirm_s=options.confirm,
         force=options.force,
+        tell_all=True,
     )
     for line in outcome_lines(apply(remembered, wanted), wanted):
         tell(line)

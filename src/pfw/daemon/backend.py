@@ -100,7 +100,8 @@ class Backend(Protocol):
     def show(self, plan: Plan) -> str:
         """The ruleset of a plan as it would be loaded."""
 
-    def change(self, plan: Plan, generation: int) -> Change: ...
+    def change(self, plan: Plan, generation: int, *, tell_all: bool = False) -> Change:
+        """A plan on its way; with `tell_all` the kernel tells also of what is allowed without a word."""
 
     def removal(self, created: Sequence[str] = ()) -> list[Job]:
         """What takes everything of ours out, and the tables that we created where nothing else is in them."""

@@ -42,7 +42,8 @@ class PendingError(Exception):
 
 
 class Wanted(Struct, frozen=True, kw_only=True):
-    """What is to be put in force. `confirm_s` takes it back unless confirmed; `force` cuts who asks."""
+    """What is to be put in force. `confirm_s` takes it back unless confirmed; `force` cuts who asks; with `tell_all`
+    the kernel tells also of what it allows, for somebody who watches. Once asked for, that stays until `pfw down`."""
 
     policy: Policy
     path: str
@@ -51,6 +52,7 @@ class Wanted(Struct, frozen=True, kw_only=True):
     confirm_s: float | None = None
     force: bool = False
     dry_run: bool = False
+    tell_all: bool = False
     why: str = "up"
 
 
@@ -104,35 +106,6 @@ def in_force(state: State) -> tuple[Backend, Applied] | None:
     return None if applied is None else (named(applied.backend), applied)
 
 
-def lists_of(state: State, policy: Policy, tell: Callable[[str], None]) -> dict[str, AddressSet]:
-    """The block lists of a policy, as far as they are on this disk; those that never were are fetched now."""
-    folder = state.files.path / "lists"
-    wanted = [each for each in policy.blocklists if each.enabled]
-    if not wanted:
-        return {}
-    own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
-    stored = listing.load(folder, wanted, own, state.trouble)
-    fresh = [
-        each
-        for each in wanted
-        if each.is_file or each.name not in stored or stored[each.name].record.source != each.source
-    ]
-    if fresh:
-        for result in listing.refresh(
-            folder,
-            fresh,
-            own,
-            clock.now(),
-            due_only=False,
-            accept_shrunken=False,
-            progress=lambda line: tell(line) if "://" in line else None,
-        ):
-            if result.outcome in ("kept", "failed"):
-                tell(result.line)
-        stored = listing.load(folder, wanted, own)
-    return {name: each.addresses for name, each in stored.items()}
-
-
 class _Up:
     """One policy on its way into force."""
 
@@ -143,11 +116,12 @@ class _Up:
         self._before = in_force(state)
         self._backend = choose(wanted.backend if wanted.backend != "auto" or self._before is None
                                else self._before[0].name)  # fmt: skip
-        self._lists = lists_of(state, wanted.policy, tell)
+        self._lists = listing.of_policy(state, wanted.policy, tell)
         around = machine.surroundings()
         self._plan = make_plan(wanted.policy, around, self._lists)
         self._digest = _digest(wanted, self._backend.name, self._lists, self._plan)
         self._sha256 = hashlib.sha256(wanted.content).hexdigest()
+        self._tell_all = wanted.tell_all or (self._before is not None and self._before[1].tell_all)
         self._created: list[str] = self._before[1].created if self._before is not None else []
 
     def run(self) -> Outcome:
@@ -163,6 +137,7 @@ class _Up:
             and not changed_place
             and (live.generation, live.fingerprint) == (applied.generation, applied.fingerprint)
             and applied.digest == self._digest
+            and applied.tell_all == self._tell_all
             and clock.now() - applied.time < _STALE_S
         )
         text = state.rules_of(applied.generation) if applied is not None else None
@@ -175,7 +150,7 @@ class _Up:
         if changed_place and wanted.confirm_s is not None:
             raise RefusedError("another backend cannot be taken back by itself; leave --confirm out, or --backend")
         generation = state.next_generation(live.generation if live is not None else None)
-        change = self._backend.change(self._plan, generation)
+        change = self._backend.change(self._plan, generation, tell_all=self._tell_all)
         if wanted.dry_run:
             return self._outcome(generation, text, changed=True)
         old = self._in_kernel(applied, live.generation if live is not None else None)
@@ -185,7 +160,9 @@ class _Up:
         """What is in force already, but was put there by another file of the same content, lost its boot files, or
         whoever put it there did not live to write them."""
         if not applied.lasting or not boot.has_files(self._state):
-            self._make_lasting(self._backend.change(self._plan, applied.generation), applied.generation)
+            self._make_lasting(
+                self._backend.change(self._plan, applied.generation, tell_all=applied.tell_all), applied.generation
+            )
         elif applied.path != self._wanted.path:
             self._keep(applied.generation, applied.fingerprint, lasting=True)
 
@@ -204,11 +181,9 @@ class _Up:
         self._created = known_before if known_before is not None else change.created()
         self._keep(generation, "")
         change.load()
-        if old is None:
-            # A table that was not there has no bans yet.
-            everything = banning.active(self._state, clock.now())
-            if everything:
-                self._backend.ban([], [], everything)
+        everything = banning.active(self._state, clock.now())
+        # A table that was not there has no bans yet.
+        self._backend.ban(everything if old is None else [], [], everything)
         guard = self._guard(change, old)
         # Bans alone (a generation that nobody remembers) look at no connection, so none is known yet.
         begins = old is None or self._state.applied(old.generation) is None
@@ -217,7 +192,7 @@ class _Up:
             change.switch()
             # First made known, then cut: else what was cut would be known again.
             known += connections.make_known() if begins else 0
-            cut = connections.cut_forbidden(wanted.policy)
+            cut = connections.cut_forbidden(with_lists(wanted.policy, self._lists))
             fingerprint = change.verify()
             self._keep(generation, fingerprint)
             self._state.set_current(generation)
@@ -292,6 +267,7 @@ class _Up:
                 fingerprint=fingerprint,
                 open=sorted(self._plan.open),
                 created=self._created,
+                tell_all=self._tell_all,
                 notes=list(self._plan.notes),
                 lasting=lasting,
             ),
@@ -333,8 +309,8 @@ def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan:
         {repr(condition) for chain in plan.chains.values() for step in chain.rules for condition in step.conditions
          if type(condition).__name__.startswith("Of")}
     )  # fmt: skip
-    parts = (__version__, backend, wanted.content, sorted((part.verdict, part.digest) for part in plan.lists), numbers,
-             plan.notes, sorted(lists))  # fmt: skip
+    listed = sorted((name, len(each), hash(each)) for name, each in lists.items())
+    parts = (__version__, backend, wanted.content, listed, numbers, plan.notes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -348,8 +324,8 @@ def confirm(state: State, load: Load, tell: Callable[[str], None]) -> Applied | 
             return None
         policy = load(content, applied.path)
         backend = named(applied.backend)
-        plan = make_plan(policy, machine.surroundings(), lists_of(state, policy, tell))
-        change = backend.change(plan, applied.generation)
+        plan = make_plan(policy, machine.surroundings(), listing.of_policy(state, policy, tell))
+        change = backend.change(plan, applied.generation, tell_all=applied.tell_all)
         boot.keep_files(state, backend, change)
         state.remember(time=clock.now(), path=applied.path, text=content, sha256=applied.sha256, why="confirmed")
         change.sweep()

@@ -28,13 +28,14 @@ _OURS = re.compile(r"^(?:\*.*|:PFW-\S+|(?:\[\d+:\d+\] )?-A (?:PFW-\S+ .*|\S+ -j 
 class IptablesChange:
     """A generation on its way."""
 
-    def __init__(self, kind: str, plan: Plan, generation: int) -> None:
+    def __init__(self, kind: str, plan: Plan, generation: int, *, tell_all: bool) -> None:
         self._kind = kind
         self._plan = plan
         self._generation = generation
         self._saved = {family: iptables.saved(kind, family) for family in FAMILIES}
         self._sets_before = {name for name in iptables.set_names() if name.startswith("pfw-")}
-        self.ruleset = rendering.render(plan, generation, self._sets_before)
+        self.ruleset = rendering.render(plan, generation, self._sets_before, tell_all=tell_all)
+        self._tell_all = tell_all
 
     def load(self) -> None:
         # The tables' text can only be tried out where the sets are that it names.
@@ -89,7 +90,7 @@ class IptablesChange:
         ]
 
     def boot(self) -> dict[str, str]:
-        whole = rendering.render(self._plan, self._generation)
+        whole = rendering.render(self._plan, self._generation, tell_all=self._tell_all)
         files = {
             f"boot.{self._kind}.v{family}": rendering.restore(whole.families[family], {}, {}) for family in FAMILIES
         }
@@ -145,8 +146,8 @@ class Iptables:
             parts.append(f"# {program}-restore --noflush\n{text}")
         return "\n".join(parts)
 
-    def change(self, plan: Plan, generation: int) -> IptablesChange:
-        return IptablesChange(self.name, plan, generation)
+    def change(self, plan: Plan, generation: int, *, tell_all: bool = False) -> IptablesChange:
+        return IptablesChange(self.name, plan, generation, tell_all=tell_all)
 
     @property
     def kind(self) -> str:
@@ -186,7 +187,8 @@ class Iptables:
         del everything
         lines = [f"del {_ban_set(each)} {format_range(*each)} -exist" for each in lifted]
         lines += [line for ban in added for line in rendering.ban_lines(ban)]
-        iptables.load_sets("".join(f"{line}\n" for line in lines))
+        if lines:
+            iptables.load_sets("".join(f"{line}\n" for line in lines))
 
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         return {"boot-bans.ipset": "".join(f"{line}\n" for ban in bans for line in rendering.ban_lines(ban))}

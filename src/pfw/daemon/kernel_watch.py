@@ -22,7 +22,9 @@ from pfw.drivers import clock, netlink
 from pfw.drivers.files import Watch
 from pfw.drivers.nflog import LogReader
 from pfw.drivers.programs import RefusedError
+from pfw.enforce.conditions import BANNED
 from pfw.enforce.nft_table import LOG_BYTES, LOG_GROUP, QUIET_GROUP
+from pfw.enforce.plan import BAN_NAME
 from pfw.engine.suspicion import TEXTS, flags_event
 from pfw.engine.tcp import flags_are_valid
 from pfw.engine.totals import RuleTotals, Totals
@@ -44,6 +46,9 @@ _UNTOLD_S = 5.0
 """How often it is said how many packets were not told of."""
 _PRE_ROUTING, _LOCAL_IN, _FORWARD, _LOCAL_OUT = 0, 1, 2, 3
 _DIRECTIONS = {_LOCAL_IN: Direction.IN, _FORWARD: Direction.FORWARD, _LOCAL_OUT: Direction.OUT}
+
+_BANNED = Named(BAN_NAME, Action.BLOCK, "")
+"""What is told of bans, which belong to no generation."""
 
 Apply = Callable[[], None]
 """Puts the changed policy file in force; tells what is wrong by itself."""
@@ -164,6 +169,8 @@ class KernelWatch:
         if len(words) != 3 or words[0] != "pfw" or not (words[1].isdecimal() and words[2].isdecimal()):
             return None
         generation, number = int(words[1]), int(words[2])
+        if generation == 0:
+            return _BANNED if number == BANNED else None
         if generation not in self._generations:
             if len(self._generations) >= _GENERATIONS_MAX:
                 self._generations.clear()

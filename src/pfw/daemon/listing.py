@@ -23,11 +23,14 @@ import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pfw.drivers.download import fetch
+from pfw.daemon import machine
+from pfw.daemon.state import State
+from pfw.drivers import clock
+from pfw.drivers.download import fetch, version_of
 from pfw.drivers.store import Store
 from pfw.enforce.lists import Removed, count, usable
 from pfw.model.address import AddressSet, Range, as_int, format_range, parse_ranges
-from pfw.model.policy import Blocklist, public_source
+from pfw.model.policy import Blocklist, Policy, public_source
 from pfw.model.text import counted
 from pfw.policy.blocklists import NAME_SHAPE
 from pfw.wire.blocklist import Parsed, parse, pieces
@@ -102,6 +105,33 @@ def load(
         if stored is not None:
             found[each.name] = stored if own is None else replace(stored, addresses=usable(stored.addresses, own)[0])
     return found
+
+
+def of_policy(state: State, policy: Policy, tell: Callable[[str], None]) -> dict[str, AddressSet]:
+    """What is on the block lists of a policy, as far as it is on this disk. What never was, what is to come from
+    elsewhere now, and files are fetched first."""
+    folder = state.files.path / "lists"
+    wanted = [each for each in policy.blocklists if each.enabled]
+    if not wanted:
+        return {}
+    own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
+    records = {each.name: record_of(folder, each) for each in wanted}
+    fresh = [each for each in wanted if not _is_current(each, records[each.name])]
+    if fresh:
+        for result in refresh(
+            folder, fresh, own, clock.now(), due_only=False, accept_shrunken=False,
+            progress=lambda line: tell(line) if "://" in line else None,
+        ):  # fmt: skip
+            if result.outcome in ("kept", "failed"):
+                tell(result.line)
+    return {name: each.addresses for name, each in load(folder, wanted, own, state.trouble).items()}
+
+
+def _is_current(each: Blocklist, record: Record) -> bool:
+    """Whether what is on the disk is what the source had last, as far as that can be told without asking."""
+    if record.source != each.source or not record.fetched_at or record.has_own:
+        return False
+    return not each.is_file or (record.last_error is None and record.modified == version_of(each.source))
 
 
 def refresh(

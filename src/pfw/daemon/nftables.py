@@ -15,9 +15,10 @@ from pfw.drivers import netfilter, nft
 from pfw.drivers.programs import Job, RefusedError, find
 from pfw.enforce import nft_table, render_nftables
 from pfw.enforce.bans import flattened
-from pfw.enforce.conditions import IPV4, Plan
-from pfw.enforce.nft_table import BAN_SETS, HITS, HITS_TIMEOUT_S, TABLE, Ban
+from pfw.enforce.conditions import BANNED, IPV4, Plan, Verdict
+from pfw.enforce.nft_table import BAN_CHAINS, BAN_SETS, HITS, HITS_TIMEOUT_S, TABLE, Ban
 from pfw.enforce.nft_text import family_of
+from pfw.enforce.plan import only_bans
 from pfw.model.address import IPV4_LAST, IPV6_LAST, Range, as_int, from_int
 
 _PROBE = """table inet pfw_probe {
@@ -41,10 +42,10 @@ _GOTO = re.compile(rb"g([0-9]{1,9})_in\0")
 class NftChange:
     """A generation on its way."""
 
-    def __init__(self, plan: Plan, generation: int) -> None:
+    def __init__(self, plan: Plan, generation: int, *, tell_all: bool) -> None:
         self._plan = plan
         self._generation = generation
-        self.ruleset = render_nftables.render(plan, generation, netfilter.read_set_names(TABLE))
+        self.ruleset = render_nftables.render(plan, generation, netfilter.read_set_names(TABLE), tell_all=tell_all)
 
     def load(self) -> None:
         nft.load(self.ruleset.load)
@@ -117,8 +118,8 @@ class Nftables:
     def show(self, plan: Plan) -> str:
         return render_nftables.render(plan, 1).whole
 
-    def change(self, plan: Plan, generation: int) -> NftChange:
-        return NftChange(plan, generation)
+    def change(self, plan: Plan, generation: int, *, tell_all: bool = False) -> NftChange:
+        return NftChange(plan, generation, tell_all=tell_all)
 
     def removal(self, created: Sequence[str] = ()) -> list[Job]:
         del created
@@ -158,10 +159,15 @@ class Nftables:
         except OSError:
             # One had run out, or was there already: say all of them anew, in one go.
             netfilter.change_set(TABLE, list(_all(everything)))
+        hung = "ban_in" in (netfilter.read_chains(TABLE) or {})
+        if everything and not hung:
+            nft.load(nft_table.hang_bans(_banned()))
+        elif hung and not everything:
+            nft.load(nft_table.unhang_bans())
 
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         nets = flattened(ban for ban in bans if not _is_host(ban.range))
-        return {"boot-bans.nft": nft_table.bans_file([ban for ban in bans if _is_host(ban.range)], nets)}
+        return {"boot-bans.nft": nft_table.bans_file([ban for ban in bans if _is_host(ban.range)], nets, _banned())}
 
     def bans(self) -> set[Range]:
         found: set[Range] = set()
@@ -223,7 +229,8 @@ def _intervals(elements: Iterable[netfilter.Element], family: int) -> Iterable[R
 def _read(hooks: Mapping[str, netfilter.BaseHook | None], generation: int) -> dict[str, list[bytes]]:
     """The rules of the base chains and of one generation: what others there are decide nothing."""
     front = f"g{generation}_"
-    return netfilter.read_rules(TABLE, [name for name, hook in hooks.items() if hook or name.startswith(front)])
+    bases = [name for name, hook in hooks.items() if hook and name not in BAN_CHAINS]
+    return netfilter.read_rules(TABLE, [*bases, *(name for name in hooks if name.startswith(front))])
 
 
 def _generation(rules: Mapping[str, list[bytes]]) -> int | None:
@@ -232,9 +239,18 @@ def _generation(rules: Mapping[str, list[bytes]]) -> int | None:
     return int(found[1]) if found else None
 
 
+def _hooked(hooks: Mapping[str, netfilter.BaseHook | None]) -> list[tuple[str, netfilter.BaseHook | None]]:
+    """What hangs on hooks; not the chains of bans, which come and go with them."""
+    return sorted(((name, hook) for name, hook in hooks.items() if hook and name not in BAN_CHAINS), key=str)
+
+
+def _banned() -> Verdict:
+    return only_bans().verdicts[BANNED]
+
+
 def _fingerprint(hooks: Mapping[str, netfilter.BaseHook | None], rules: Mapping[str, list[bytes]]) -> str:
     """A digest of what was read, the hooks with it."""
-    digest = hashlib.sha256(repr(sorted((name, hook) for name, hook in hooks.items() if hook)).encode())
+    digest = hashlib.sha256(repr(_hooked(hooks)).encode())
     for name in sorted(rules):
         digest.update(name.encode() + b"\0" + b"".join(rules[name]))
     return digest.hexdigest()

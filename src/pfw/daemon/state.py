@@ -56,6 +56,7 @@ class Applied(Struct, frozen=True, kw_only=True):
     """The places where what nothing decides passes."""
     created: list[str] = []
     """Tables of others that were not there before us."""
+    tell_all: bool = False
     notes: list[str] = []
     lasting: bool = False
     """Whether all that follows is done, too: older generations are swept away, and the next boot brings this one."""

@@ -36,7 +36,7 @@ def fetch(
     """
     try:
         if source.startswith("/"):
-            return Fetched(_read(source, size_max))
+            return _read(source, size_max)
         from pfw.drivers import web  # only here: it takes longer to load than all the rest
 
         return web.get(source, etag, modified, size_max, timeout_s)
@@ -44,7 +44,19 @@ def fetch(
         raise OSError(f"{public_source(source)}: {error.strerror or error}") from None
 
 
-def _read(path: str, size_max: int) -> bytes:
+def version_of(path: str) -> str | None:
+    """What tells the version of a file: another as soon as somebody has written to it. None where there is none."""
+    try:
+        return _version(os.stat(path))
+    except OSError:
+        return None
+
+
+def _version(status: os.stat_result) -> str:
+    return f"{status.st_dev}:{status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+def _read(path: str, size_max: int) -> Fetched:
     # Without O_NONBLOCK a FIFO at the path would hold us until somebody writes to it.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with open(descriptor, "rb") as file:
@@ -54,7 +66,7 @@ def _read(path: str, size_max: int) -> bytes:
         data = file.read(size_max + 1) if status.st_size <= size_max else None
     if data is None or len(data) > size_max:
         raise OSError(f"is larger than {size_text(size_max)}")
-    return data
+    return Fetched(data, modified=_version(status))
 
 
 def size_text(size_bytes: int) -> str:

@@ -184,21 +184,6 @@ class Verdict(Struct, frozen=True):
     quiet: bool = False
 
 
-class ListPart(Struct, frozen=True):
-    """A block list, dropped before all rules. `source`: what comes from a listed address is dropped; `destination`:
-    what goes to one. With `started` only packets of connections that begin at the listed end (`source`), or that
-    were begun towards it (`destination`), so that the other way round stays possible."""
-
-    verdict: int
-    digest: str
-    """The same for the same addresses: sets in the kernel are named by it, and loaded once."""
-    ranges: dict[int, tuple[Range, ...]]
-    """By family."""
-    source: bool
-    destination: bool
-    started: bool
-
-
 class Chain(Struct, frozen=True):
     """What is asked at a place, in order: to which connection a packet belongs, the rules, and the step without
     conditions that ends it."""
@@ -216,6 +201,5 @@ class Plan(Struct, frozen=True):
     """Empty where there is no policy, only bans."""
     open: frozenset[Place]
     """The places where what no step decides would pass."""
-    lists: tuple[ListPart, ...] = ()
     notes: tuple[str, ...] = ()
     """What a person should know: rules that have expired."""

@@ -16,6 +16,8 @@ from pfw.model.address import Range
 from pfw.model.verdict import Action
 
 TABLE = "pfw"
+LONG_SET = 512
+"""From so many elements on a set is named by what is in it: it stays in the kernel as long as it says the same."""
 LOG_GROUP, QUIET_GROUP = 7846, 7847
 """NFLOG groups: of what is told (blocked, or asked to be logged), and of what is allowed without a word, which
 only somebody who wants to see everything reads."""
@@ -45,7 +47,8 @@ class Ban(Struct, frozen=True):
 
 class Ruleset(Struct, frozen=True):
     """`load` changes no verdict, `switch` is what counts. `whole` is both as one file, for reading and for a boot
-    without network. `rules` tells how many rules each chain of this generation has, `sets` its own sets."""
+    without network. `rules` tells how many rules each chain of this generation has, `sets` its own sets; `long_sets`
+    are named by what is in them, and stay from one generation to the next."""
 
     generation: int
     load: str
@@ -53,7 +56,7 @@ class Ruleset(Struct, frozen=True):
     whole: str
     rules: dict[str, int]
     sets: frozenset[str]
-    list_sets: frozenset[str]
+    long_sets: frozenset[str]
 
 
 class Names(Struct, frozen=True):
@@ -85,9 +88,9 @@ def remove() -> str:
 def sweep(there: Names, plan: Plan, kept: Iterable[Ruleset]) -> str:
     """Delete what is in the table and of no use to these rulesets: older generations, sets and counters."""
     kept = list(kept)
-    chains = {name for name, _, _ in base_chains(plan.open, 0)}.union(*(each.rules for each in kept))
+    chains = {*BAN_CHAINS, *(name for name, _, _ in base_chains(plan.open, 0))}.union(*(each.rules for each in kept))
     sets = {HITS, *(name for pair in BAN_SETS.values() for name in pair)}
-    sets = sets.union(*(each.sets | each.list_sets for each in kept))
+    sets = sets.union(*(each.sets | each.long_sets for each in kept))
     counters = {name for verdict in plan.verdicts for name in (verdict.counter, over_counter(verdict.counter))}
     return _delete(Names(there.chains - chains, there.sets - sets, there.counters - counters))
 
@@ -126,7 +129,7 @@ def ban_sets(elements: Mapping[str, Sequence[str]]) -> list[str]:
     ]
 
 
-def bans_file(hosts: Iterable[Ban], nets: Iterable[Ban]) -> str:
+def bans_file(hosts: Iterable[Ban], nets: Iterable[Ban], verdict: Verdict) -> str:
     """Bans as a file for a boot; prefixes do not overlap."""
     elements: dict[str, list[str]] = {}
     for of_nets, bans in enumerate((hosts, nets)):
@@ -134,7 +137,7 @@ def bans_file(hosts: Iterable[Ban], nets: Iterable[Ban]) -> str:
             left = "" if ban.left_s is None else f" timeout {max(1, ban.left_s)}s"
             name = BAN_SETS[text.family_of(ban.range[0])][of_nets]
             elements.setdefault(name, []).append(f"{text.range_text(ban.range)}{left}")
-    return table(ban_sets(elements))
+    return table([*ban_sets(elements), *(ban_chains(verdict) if elements else ())])
 
 
 def is_told(verdict: Verdict) -> bool:
@@ -164,13 +167,50 @@ def filled_set(name: str, kind: str, elements: Sequence[str], note: str = "", wo
 
 def base_chains(open_places: frozenset[Place], generation: int) -> Iterator[tuple[str, str, list[str]]]:
     """The chains that hang on hooks: name, what makes them one, and their rules."""
-    front = f"g{generation}_"
-    yield "early_in", "type filter hook prerouting priority raw; policy accept;", [f"goto {front}early_in"]
-    yield "early_out", "type filter hook output priority raw; policy accept;", [f"goto {front}early_out"]
-    # Behind connection tracking (-200), before addresses are rewritten (-100).
-    yield "lists_in", "type filter hook prerouting priority -190; policy accept;", [f"goto {front}lists_in"]
-    yield "lists_out", "type filter hook output priority -190; policy accept;", [f"goto {front}lists_out"]
     for place, hook in _HOOKS.items():
         policy = "accept" if place in open_places else "drop"
         head = f"type filter hook {hook} priority {_PRIORITY}; policy {policy};"
-        yield hook, head, [f"goto {front}{place}"]
+        yield hook, head, [f"goto g{generation}_{place}"]
+
+
+def ban_chains(verdict: Verdict) -> list[str]:
+    """The chains that drop what is banned, both ways and before connections are looked up. They are there only
+    while there are bans, because every packet goes through them; no generation owns them."""
+    stop = "goto banned"
+    checks = {"saddr": [f"{word} saddr @{name} {stop}" for word, name in _ban_words()],
+              "daddr": [f"{word} daddr @{name} {stop}" for word, name in _ban_words()]}  # fmt: skip
+    told = f'limit rate {LOG_RATE}/second burst {LOG_BURST} packets log prefix "{log_prefix(0, c.BANNED)}"'
+    return [
+        chain("banned", [
+            f"{counted(verdict)} {told} group {LOG_GROUP} snaplen {LOG_BYTES} drop {text.comment(verdict.name)}",
+            f"counter name {over_counter(verdict.counter)} drop",
+        ]),
+        chain("ban_in", ["type filter hook prerouting priority raw; policy accept;", 'iifname "lo" accept',
+                         *checks["saddr"]]),
+        chain("ban_out", ["type filter hook output priority raw; policy accept;", 'oifname "lo" accept',
+                          *checks["daddr"]]),
+        chain("ban_forward", ["type filter hook forward priority raw; policy accept;", *checks["daddr"]]),
+    ]  # fmt: skip
+
+
+BAN_CHAINS = ("ban_in", "ban_out", "ban_forward", "banned")
+"""In the order in which they can be deleted."""
+
+
+def hang_bans(verdict: Verdict) -> str:
+    """Put the chains of bans in their places."""
+    return table(ban_chains(verdict))
+
+
+def unhang_bans() -> str:
+    """Take them away."""
+    return "".join(f"{what} chain inet {TABLE} {name}\n" for what in ("flush", "delete") for name in BAN_CHAINS)
+
+
+def counted(verdict: Verdict) -> str:
+    """Count a packet for a rule, and remember when that was."""
+    return f"counter name {verdict.counter} update @{HITS} {{ numgen inc mod 1 offset {hit_number(verdict.counter)} }}"
+
+
+def _ban_words() -> list[tuple[str, str]]:
+    return [(text.family_word(family), name) for family, names in BAN_SETS.items() for name in names]

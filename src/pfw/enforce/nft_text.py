@@ -107,12 +107,20 @@ def _interface(condition: c.OnInterface, named: NamedSet) -> str:
 
 
 def _address(condition: c.HasAddress, named: NamedSet) -> str:
-    family = family_word(condition.family)
-    end = "daddr" if condition.destination else "saddr"
-    front = "ct original " if condition.sent else ""
+    return address(condition, addresses(condition, named))
+
+
+def addresses(condition: c.HasAddress, named: NamedSet) -> str:
+    """The address, or the set of addresses, that a condition wants."""
     texts = [range_text(pair) for pair in condition.ranges]
-    kind = f"type {'ipv4_addr' if family == 'ip' else 'ipv6_addr'}{interval(condition.ranges)}"
-    return f"{front}{family} {end} {one_of(texts, kind, named)}"
+    kind = f"type {'ipv4_addr' if condition.family == c.IPV4 else 'ipv6_addr'}{interval(condition.ranges)}"
+    return one_of(texts, kind, named)
+
+
+def address(condition: c.HasAddress, wanted: str) -> str:
+    """The condition, with what `addresses` gave."""
+    end = "daddr" if condition.destination else "saddr"
+    return f"{'ct original ' if condition.sent else ''}{family_word(condition.family)} {end} {wanted}"
 
 
 def interval(ranges: Sequence[tuple[int, int]]) -> str:

@@ -10,7 +10,6 @@ as the first packet of a connection the other way round, and a connection that w
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
@@ -20,14 +19,14 @@ from pfw.enforce import conditions as c
 from pfw.enforce.conditions import CannotError, Condition, Place, Plan, State, Step, Verdict
 from pfw.enforce.owners import Owners, owner_conditions
 from pfw.enforce.schedules import Clock, time_conditions
-from pfw.model.address import IPV4_LAST, AddressSet, Range
+from pfw.model.address import AddressSet, Range
 from pfw.model.flow import Direction
 from pfw.model.packet import ICMP, ICMPV6
 from pfw.model.policy import Policy
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
 from pfw.policy.base import LOOPBACK_INTERFACE, base_rules
-from pfw.policy.blocking import LIST_NAME
+from pfw.policy.blocking import with_lists
 
 INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
@@ -58,14 +57,13 @@ def make_plan(policy: Policy, around: Surroundings, lists: Mapping[str, AddressS
 
     Raises PlanError with everything in it that no kernel can do.
     """
-    planner = _Planner(policy, around)
+    planner = _Planner(with_lists(policy, lists), around)
     chains = {place: planner.chain(place) for place in Place}
     if planner.faults:
         raise PlanError(planner.faults)
-    parts = tuple(planner.lists(lists))
     allowing = {direction for direction, action in policy.defaults.items() if action is Action.ALLOW}
     passing = frozenset(place for place in Place if _DIRECTIONS[place] in allowing)
-    return Plan(tuple(planner.verdicts), chains, passing, parts, tuple(planner.notes))
+    return Plan(tuple(planner.verdicts), chains, passing, tuple(planner.notes))
 
 
 def only_bans() -> Plan:
@@ -93,8 +91,8 @@ class _Planner:
         self.notes: list[str] = []
         self.verdicts = _always()
         self._rules: list[tuple[int, int, int | None, Rule, Conditions]] = []
-        for base_rule in base_rules(policy.base):
-            self._add_rule(None, base_rule)
+        for always_there in (*policy.list_rules, *base_rules(policy.base)):
+            self._add_rule(None, always_there)
         for index, rule in enumerate(policy.rules):
             self._add_rule(index, rule)
         self._defaults: dict[Direction, int] = {}
@@ -115,8 +113,11 @@ class _Planner:
 
     def _add_rule(self, index: int | None, rule: Rule) -> None:
         """A rule with the conditions that do not depend on the place; its verdict, though it may never match."""
-        quiet = _is_loopback(index, rule)
-        number = self._add_verdict(rule.name, rule.action, index, _content(rule), rule.log, quiet)
+        if index is None and self.verdicts[-1].name == rule.name:
+            number = len(self.verdicts) - 1  # the other direction of a block list
+        else:
+            content = b"" if index is None else _content(rule)
+            number = self._add_verdict(rule.name, rule.action, index, content, rule.log, _is_loopback(index, rule))
         if not rule.enabled:
             return
         if rule.action is Action.ASK:
@@ -155,7 +156,7 @@ class _Planner:
         if place is Place.PUBLISHED:
             return  # asked in FORWARD, from where it is reached
         if base.loopback and place in (Place.IN, Place.OUT):
-            loopback = next(number for number, _, index, _, _ in self._rules if index is None)
+            loopback = next(number for number, _, index, rule, _ in self._rules if _is_loopback(index, rule))
             yield Step((c.OnInterface((LOOPBACK_INTERFACE,), leaving=place is Place.OUT),), loopback)
         yield Step((c.InState(State.ESTABLISHED),), None)
         if base.icmp_errors or place is Place.OUT:
@@ -164,24 +165,6 @@ class _Planner:
         yield Step((c.InState(State.INVALID),), c.INVALID)
         yield Step((c.Stray(),), c.INVALID)
 
-    def lists(self, known: Mapping[str, AddressSet]) -> Iterator[c.ListPart]:
-        """The block lists that are on and known."""
-        for each in self._policy.blocklists:
-            addresses = known.get(each.name)
-            if not each.enabled or not addresses:
-                continue
-            verdict = self._add_verdict(LIST_NAME.format(each.name), Action.BLOCK, None, b"")
-            ranges = {family: _of_family(addresses, family) for family in (c.IPV4, c.IPV6)}
-            both = each.directions == {Direction.IN, Direction.OUT}
-            yield c.ListPart(
-                verdict,
-                blake2b(repr((addresses.firsts, addresses.lasts)).encode(), digest_size=8).hexdigest(),
-                ranges,
-                source=Direction.IN in each.directions,
-                destination=Direction.OUT in each.directions,
-                started=not both,
-            )
-
     def _places(self, rule: Rule, place: Place, index: int | None) -> Iterator[Conditions]:
         """The conditions of a rule at a place, once for each combination of family, ICMP protocol and owner."""
         front: Conditions = ()
@@ -189,7 +172,9 @@ class _Planner:
             front = (c.OnInterface(rule.interfaces, leaving=place is Place.OUT),)
         for owner in owner_conditions(rule, place, index, self._around.owners):
             for family in _families(rule, place):
-                addresses = tuple(_addresses(rule, place, family))
+                # A block list is about who is reached, a rule about what was asked for.
+                sent = place is Place.PUBLISHED and index is not None
+                addresses = tuple(_addresses(rule, place, family, sent=sent))
                 for transport in _transports(rule, place, family):
                     yield (*front, *transport, *addresses, *owner)
 
@@ -237,20 +222,16 @@ def _families(rule: Rule, place: Place) -> list[int | None]:
     ends = [end for end in _ends(rule, place) if end is not None]
     if not ends:
         return [None]
-    return [family for family in (c.IPV4, c.IPV6) if all(next(iter(_of_family(end, family)), None) for end in ends)]
+    return [family for family in (c.IPV4, c.IPV6) if all(_of_family(end, family) for end in ends)]
 
 
 def _of_family(addresses: AddressSet, family: int) -> tuple[Range, ...]:
-    # IPv4 comes first on the line.
-    at = bisect_left(addresses.firsts, IPV4_LAST + 1)
-    part = slice(None, at) if family == c.IPV4 else slice(at, None)
-    return tuple(zip(addresses.firsts[part], addresses.lasts[part], strict=True))
+    return addresses.by_family[family == c.IPV6]
 
 
-def _addresses(rule: Rule, place: Place, family: int | None) -> Iterator[Condition]:
+def _addresses(rule: Rule, place: Place, family: int | None, *, sent: bool) -> Iterator[Condition]:
     if family is None:
         return
-    sent = place is Place.PUBLISHED
     for end, destination in zip(_ends(rule, place), (False, True), strict=True):
         if end is not None:
             yield c.HasAddress(family, _of_family(end, family), destination, sent and destination)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from itertools import product
 
 from msgspec import Struct
@@ -23,6 +24,7 @@ from pfw.enforce.nft_table import (
     LOG_BYTES,
     LOG_GROUP,
     LOG_RATE,
+    LONG_SET,
     QUIET_GROUP,
     Ban,
     log_prefix,
@@ -37,11 +39,9 @@ _CHAINS = {Place.IN: "PFW-IN", Place.OUT: "PFW-OUT", Place.FORWARD: "PFW-FWD", P
 
 JUMPS = {
     "raw": (("PREROUTING", "PFW-EIN"), ("OUTPUT", "PFW-EOUT")),
-    "mangle": (("PREROUTING", "PFW-LIN"), ("OUTPUT", "PFW-LOUT")),
     "filter": (("INPUT", "PFW-IN"), ("OUTPUT", "PFW-OUT"), ("FORWARD", "PFW-FWD")),
 }
-"""By table: the built-in chains, and ours that they call first. mangle stands behind connection tracking and
-before addresses are rewritten."""
+"""By table: the built-in chains, and ours that they call first."""
 
 _RULE = re.compile(r"(?:\[\d+:\d+\] )?-A (PFW-\S+) (.*)")
 _JUMP = re.compile(r"(?:\[\d+:\d+\] )?-A (?!PFW-)(\S+) -j (PFW-\S+)")
@@ -65,9 +65,10 @@ class Ruleset(Struct, frozen=True):
     names: frozenset[str]
 
 
-def render(plan: Plan, generation: int, loaded: Iterable[str] = ()) -> Ruleset:
-    """The ruleset of a plan. `loaded` are the sets that the kernel has already. Raises CannotError."""
-    renderer = _Renderer(plan, generation)
+def render(plan: Plan, generation: int, loaded: Iterable[str] = (), *, tell_all: bool = False) -> Ruleset:
+    """The ruleset of a plan. `loaded` are the sets that the kernel has already. With `tell_all` also what is allowed
+    without a word is told of, to whoever listens. Raises CannotError."""
+    renderer = _Renderer(plan, generation, tell_all=tell_all)
     families = {family: renderer.tables(family) for family in FAMILIES}
     loaded = set(loaded)
     lines = [_create(name, family, " timeout 0", BANS_MAX) for family, name in BAN_SETS.items()]
@@ -184,10 +185,12 @@ def _counts(rule: str, left: dict[str, tuple[int, int]]) -> str:
 
 
 class _Renderer:
-    def __init__(self, plan: Plan, generation: int) -> None:
+    def __init__(self, plan: Plan, generation: int, *, tell_all: bool) -> None:
         self._plan = plan
+        self._tell_all = tell_all
         self._generation = generation
         self.sets: dict[str, list[str]] = {}
+        self._long_names: dict[int, str] = {}
         self._set_names: dict[tuple[int, tuple[Range, ...]], str] = {}
         self._chains: dict[str, dict[str, list[str]]] = {}
         self._family = c.IPV4
@@ -196,17 +199,16 @@ class _Renderer:
         self._family = family
         self._chains = {table: {name: [] for _, name in jumps} for table, jumps in JUMPS.items()}
         self._chains["filter"][_CHAINS[Place.PUBLISHED]] = []
-        self._lists_and_bans()
+        self._bans()
         for place in self._plan.chains:
             self._place(place)
         return Tables(self._chains)
 
-    def _lists_and_bans(self) -> None:
-        raw, mangle = self._chains["raw"], self._chains["mangle"]
-        forward = self._chains["filter"]["PFW-FWD"]
-        for arriving, leaving in ((raw["PFW-EIN"], raw["PFW-EOUT"]), (mangle["PFW-LIN"], mangle["PFW-LOUT"])):
-            arriving.append("-i lo -j RETURN")
-            leaving.append("-o lo -j RETURN")
+    def _bans(self) -> None:
+        """What is banned is dropped before connections are looked up, and on its way through."""
+        raw, forward = self._chains["raw"], self._chains["filter"]["PFW-FWD"]
+        raw["PFW-EIN"].append("-i lo -j RETURN")
+        raw["PFW-EOUT"].append("-o lo -j RETURN")
         banned = BAN_SETS[self._family]
         for table, lines, end in (
             ("raw", raw["PFW-EIN"], "src"),
@@ -214,22 +216,6 @@ class _Renderer:
             ("filter", forward, "dst"),
         ):
             lines.append(f"-m set --match-set {banned} {end} -g {self._verdict_chain(table, c.BANNED)}")
-        for part in self._plan.lists:
-            ranges = part.ranges[self._family]
-            if not ranges:
-                continue
-            name = self._list_set(part, ranges)
-            table, chains = ("mangle", mangle) if part.started else ("raw", raw)
-            into, out = ("PFW-LIN", "PFW-LOUT") if part.started else ("PFW-EIN", "PFW-EOUT")
-            started = "-m conntrack --ctdir ORIGINAL " if part.started else ""
-            if part.source:
-                target = self._verdict_chain(table, part.verdict)
-                chains[into].append(f"{started}-m set --match-set {name} src -g {target}")
-            if part.destination:
-                target = self._verdict_chain(table, part.verdict)
-                chains[out].append(f"{started}-m set --match-set {name} dst -g {target}")
-                target = self._verdict_chain("filter", part.verdict)
-                forward.append(f"{started}-m set --match-set {name} dst -g {target}")
 
     def _place(self, place: Place) -> None:
         chain = self._plan.chains[place]
@@ -269,7 +255,7 @@ class _Renderer:
         if told:
             rate = f"-m limit --limit {LOG_RATE}/second --limit-burst {LOG_BURST} "
             lines.append(f"{rate}{text.comment(f't{verdict.counter[1:]} told')} {self._log(number, LOG_GROUP)}")
-        elif not verdict.quiet:
+        elif self._tell_all and not verdict.quiet:
             lines.append(self._log(number, QUIET_GROUP))
         if verdict.action is Action.REJECT:
             self._chains[table].setdefault("PFW-REJECT", self._refusals())
@@ -295,18 +281,19 @@ class _Renderer:
         ]
 
     def _named(self, family: int, ranges: Sequence[Range]) -> str:
+        known = self._long_names.get(id(ranges))
+        if known is not None:
+            return known
         key = family, tuple(ranges)
         if key not in self._set_names:
             name = f"pfw-g{self._generation}-s{len(self._set_names)}"
+            if len(ranges) >= LONG_SET:
+                name = f"pfw-l{family}-{blake2b(repr(key).encode(), digest_size=8).hexdigest()}"
             self._set_names[key] = name
             self.sets[name] = _filled(name, family, ranges)
+        if len(ranges) >= LONG_SET:
+            self._long_names[id(ranges)] = self._set_names[key]
         return self._set_names[key]
-
-    def _list_set(self, part: c.ListPart, ranges: Sequence[Range]) -> str:
-        name = f"pfw-l{self._family}-{part.digest}"
-        if name not in self.sets:
-            self.sets[name] = _filled(name, self._family, ranges)
-        return name
 
 
 def _filled(name: str, family: int, ranges: Sequence[Range]) -> list[str]:

@@ -10,26 +10,26 @@ stay the same, the sets of block lists that have not changed.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
 
 from pfw.enforce import conditions as c
 from pfw.enforce import nft_text as text
-from pfw.enforce.conditions import CannotError, Place, Plan, Step, Verdict
+from pfw.enforce.conditions import CannotError, Place, Plan, Step
 from pfw.enforce.nft_table import (
-    BAN_SETS,
     HITS,
     HITS_TIMEOUT_S,
     LOG_BURST,
     LOG_BYTES,
     LOG_GROUP,
     LOG_RATE,
+    LONG_SET,
     QUIET_GROUP,
-    TYPES,
     Ruleset,
     ban_sets,
     base_chains,
     chain,
+    counted,
     filled_set,
-    hit_number,
     is_told,
     log_prefix,
     over_counter,
@@ -41,15 +41,16 @@ from pfw.enforce.tree import Node, Question, grow
 from pfw.model.verdict import Action
 
 
-def render(plan: Plan, generation: int, loaded: Iterable[str] = ()) -> Ruleset:
-    """The ruleset of a plan. `loaded` are the sets that the kernel has already. Raises CannotError."""
-    made = _Renderer(plan, generation)
+def render(plan: Plan, generation: int, loaded: Iterable[str] = (), *, tell_all: bool = False) -> Ruleset:
+    """The ruleset of a plan. `loaded` are the sets that the kernel has already. With `tell_all` also what is allowed
+    without a word is told of, to whoever listens. Raises CannotError."""
+    made = _Renderer(plan, generation, tell_all=tell_all)
     made.render()
     loaded = set(loaded)
-    fresh = [block for name, block in made.list_sets if name not in loaded]
+    fresh = [block for name, block in made.long_sets.items() if name not in loaded]
     chains = [chain(name, lines) for name, lines in made.chains.items()]
     hooked = [chain(name, [head, *lines]) for name, head, lines in base_chains(plan.open, generation)]
-    everything = [*made.shared(), *(block for _, block in made.list_sets), *made.sets.values(), *chains, *hooked]
+    everything = [*made.shared(), *made.long_sets.values(), *made.sets.values(), *chains, *hooked]
     return Ruleset(
         generation,
         load=table([*made.shared(), *fresh, *made.sets.values(), *chains]),
@@ -57,21 +58,23 @@ def render(plan: Plan, generation: int, loaded: Iterable[str] = ()) -> Ruleset:
         whole=f"{remove()}{table(everything)}",
         rules={name: len(lines) for name, lines in made.chains.items()},
         sets=frozenset(made.sets),
-        list_sets=frozenset(name for name, _ in made.list_sets),
+        long_sets=frozenset(made.long_sets),
     )
 
 
 class _Renderer:
     """The parts of one generation. `chains` holds the lines of each chain by its name."""
 
-    def __init__(self, plan: Plan, generation: int) -> None:
+    def __init__(self, plan: Plan, generation: int, *, tell_all: bool) -> None:
         self._plan = plan
+        self._tell_all = tell_all
         self._generation = generation
         self._front = f"g{generation}_"
         self.chains: dict[str, list[str]] = {}
         self.sets: dict[str, str] = {}
-        self.list_sets: list[tuple[str, str]] = []
+        self.long_sets: dict[str, str] = {}
         self._set_names: dict[tuple[str, tuple[str, ...]], str] = {}
+        self._long_names: dict[int, str] = {}
         self._limit_sets: dict[tuple[int, int], str] = {}
         self._nodes: dict[int, str] = {}
         self._trees: list[Node] = []
@@ -79,12 +82,11 @@ class _Renderer:
         self._actions: dict[int, str] = {}
 
     def render(self) -> None:
-        self._lists_and_bans()
         for place in Place:
             if place in self._plan.chains:
                 self._place(place)
             elif place is not Place.PUBLISHED:
-                self._open(f"{place}").append("accept")
+                self._open(place).append("accept")
 
     def shared(self) -> list[str]:
         """What every generation uses: the sets of bans, of hits, and the counters."""
@@ -99,45 +101,6 @@ class _Renderer:
 
     def _open(self, name: str) -> list[str]:
         return self.chains.setdefault(self._front + name, [])
-
-    def _lists_and_bans(self) -> None:
-        early_in, early_out = self._open("early_in"), self._open("early_out")
-        lists_in, lists_out = self._open("lists_in"), self._open("lists_out")
-        forward = self._open(Place.FORWARD)
-        for into, out in ((early_in, early_out), (lists_in, lists_out)):
-            into.append('iifname "lo" accept')
-            out.append('oifname "lo" accept')
-        banned = f"goto {self._verdict_chain(c.BANNED)}"
-        for family, names in BAN_SETS.items():
-            for name in names:
-                word = text.family_word(family)
-                early_in.append(f"{word} saddr @{name} {banned}")
-                early_out.append(f"{word} daddr @{name} {banned}")
-                forward.append(f"{word} daddr @{name} {banned}")
-        for part in self._plan.lists:
-            ct, ins, outs = (
-                ("ct direction original ", lists_in, lists_out) if part.started else ("", early_in, early_out)
-            )
-            for family in (c.IPV4, c.IPV6):
-                if not part.ranges[family]:
-                    continue
-                name = self._list_set(part, family)
-                word, stop = text.family_word(family), f"goto {self._verdict_chain(part.verdict)}"
-                if part.source:
-                    ins.append(f"{ct}{word} saddr @{name} {stop}")
-                if part.destination:
-                    outs.append(f"{ct}{word} daddr @{name} {stop}")
-                    forward.append(f"{ct}{word} daddr @{name} {stop}")
-
-    def _list_set(self, part: c.ListPart, family: int) -> str:
-        name = f"l{family}_{part.digest}"
-        if all(name != other for other, _ in self.list_sets):
-            ranges = part.ranges[family]
-            flags = text.interval(ranges)
-            elements = [text.range_text(pair) for pair in ranges]
-            note = self._plan.verdicts[part.verdict].name
-            self.list_sets.append((name, filled_set(name, f"type {TYPES[family]}{flags}", elements, note)))
-        return name
 
     def _place(self, place: Place) -> None:
         """The chain of a place: what belongs to a connection first, then the tree of the rules."""
@@ -186,7 +149,7 @@ class _Renderer:
 
     def _rule(self, step: Step) -> Iterator[str]:
         """A step as rules: one, or with a limit one for each family that its buckets are of."""
-        parts = [text.match(each, self._named) for each in step.conditions if not isinstance(each, c.UnderLimit)]
+        parts = [self._match(each) for each in step.conditions if not isinstance(each, c.UnderLimit)]
         action = self._action(step.verdict)
         limit = next((each for each in step.conditions if isinstance(each, c.UnderLimit)), None)
         if limit is None:
@@ -197,6 +160,15 @@ class _Renderer:
             if (c.IcmpType in map(type, step.conditions)) and not _icmp_goes(step, family):
                 continue
             yield " ".join([*parts, text.limit(limit, self._limit_set(limit, family), family), action])
+
+    def _match(self, condition: c.Condition) -> str:
+        if not isinstance(condition, c.HasAddress) or len(condition.ranges) < LONG_SET:
+            return text.match(condition, self._named)
+        # A long list is written once for all rules that want it.
+        key = id(condition.ranges)
+        if key not in self._long_names:
+            self._long_names[key] = text.addresses(condition, self._named)
+        return text.address(condition, self._long_names[key])
 
     def _action(self, number: int | None) -> str:
         if number is None:
@@ -212,11 +184,8 @@ class _Renderer:
             return f"goto {self._verdict_chain(number)} {named}"
         if verdict.quiet:
             return f"counter name {verdict.counter} accept {named}"
-        return f"{self._counted(verdict)} {self._log(number, QUIET_GROUP)} accept {named}"
-
-    def _counted(self, verdict: Verdict) -> str:
-        hit = f"update @{HITS} {{ numgen inc mod 1 offset {hit_number(verdict.counter)} }}"
-        return f"counter name {verdict.counter} {hit}"
+        told = f"{self._log(number, QUIET_GROUP)} " if self._tell_all else ""
+        return f"{counted(verdict)} {told}accept {named}"
 
     def _log(self, number: int, group: int) -> str:
         return f'log prefix "{log_prefix(self._generation, number)}" group {group} snaplen {LOG_BYTES}'
@@ -229,7 +198,7 @@ class _Renderer:
             lines = self._open(name)
             ends = self._end(verdict.action)
             told = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets {self._log(number, LOG_GROUP)}"
-            lines.append(f"{self._counted(verdict)} {told} {ends} {text.comment(verdict.name)}")
+            lines.append(f"{counted(verdict)} {told} {ends} {text.comment(verdict.name)}")
             lines.append(f"counter name {over_counter(verdict.counter)} {ends}")
         return self._front + name
 
@@ -244,9 +213,10 @@ class _Renderer:
     def _named(self, kind: str, what: str, elements: Sequence[str], word: str = "set") -> str:
         key = kind, tuple(elements)
         if key not in self._set_names:
-            name = f"{self._front}{word[0]}{len(self._set_names)}"
+            long = word == "set" and len(elements) >= LONG_SET
+            name = f"l_{_digest(kind, elements)}" if long else f"{self._front}{word[0]}{len(self._set_names)}"
             self._set_names[key] = name
-            self.sets[name] = filled_set(name, kind, elements, what, word)
+            (self.long_sets if long else self.sets)[name] = filled_set(name, kind, elements, what, word)
         return self._set_names[key]
 
     def _limit_set(self, condition: c.UnderLimit, family: int) -> str:
@@ -273,6 +243,12 @@ _KEY_TYPES = {
     "ip6 saddr": "ipv6_addr : verdict",
     "ip6 daddr": "ipv6_addr : verdict",
 }
+
+
+def _digest(kind: str, elements: Sequence[str]) -> str:
+    return blake2b("\n".join([kind, *elements]).encode(), digest_size=8).hexdigest()
+
+
 _KEYS = {Question.SOURCE: "saddr", Question.DESTINATION: "daddr"}
 
 

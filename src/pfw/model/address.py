@@ -8,7 +8,7 @@ both families, IPv4 first: `as_int` is the only place that knows how.
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import chain
@@ -137,8 +137,12 @@ def _parse_ipv4(prefixes: list[str]) -> list[Range] | None:
 
 def format_range(first: int, last: int) -> str:
     """The shortest text that `parse_range` reads back: address, prefix or `first-last`."""
-    packed = from_int(first)
     size = last - first + 1
+    if last <= IPV4_LAST and size & (size - 1) == 0 and first & (size - 1) == 0:
+        # Most of what long lists hold: a fifth of the time.
+        text = f"{first >> 24}.{first >> 16 & 255}.{first >> 8 & 255}.{first & 255}"
+        return text if size == 1 else f"{text}/{33 - size.bit_length()}"
+    packed = from_int(first)
     if size == 1:
         return format_address(packed)
     if size & (size - 1) == 0 and first & (size - 1) == 0:
@@ -149,7 +153,7 @@ def format_range(first: int, last: int) -> str:
 class AddressSet:
     """Addresses of both families as sorted ranges that neither touch nor overlap. Immutable."""
 
-    __slots__ = ("firsts", "lasts")
+    __slots__ = ("_split", "firsts", "lasts")
 
     def __init__(self, ranges: list[Range] | tuple[Range, ...] = ()) -> None:
         firsts: list[int] = []
@@ -166,6 +170,16 @@ class AddressSet:
                 end = last
         self.firsts = firsts
         self.lasts = lasts
+        self._split: tuple[tuple[Range, ...], tuple[Range, ...]] | None = None
+
+    @property
+    def by_family(self) -> tuple[tuple[Range, ...], tuple[Range, ...]]:
+        """The ranges of IPv4 and those of IPv6: always the same objects, by which many rules may know one list."""
+        if self._split is None:
+            at = bisect_left(self.firsts, IPV6_FIRST)
+            ranges = tuple(zip(self.firsts, self.lasts, strict=True))
+            self._split = ranges[:at], ranges[at:]
+        return self._split
 
     @property
     def ranges(self) -> list[Range]:
