@@ -79,7 +79,8 @@ exec $b switch_root /root /bin/sh /run/pfw-vm/start
 """
 
 # The second one, on the machine's own root. Linux 6.1 has one limit for errors of ICMP for all namespaces, so that
-# a test cannot set its own; room for connections goes by memory. The end is a restart that qemu does not go along with: that needs no ACPI.
+# a test cannot set its own; how many connections there may be goes by memory, which is short here. The end is a restart
+# that qemu does not go along with: that needs no ACPI.
 START = """\
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8
 mount -t proc proc /proc

@@ -63,7 +63,13 @@ def _run(arguments: list[str]) -> int:
             # A terminal that cannot show a character shows its number.
             stream.reconfigure(errors="backslashreplace")
     parser = build_parser()
-    options = parser.parse_args(arguments)
+    options, more = parser.parse_known_args(arguments)
+    words = getattr(options, _WORDS.get(options.command, ""), None)
+    if more and (words is None or any(word.startswith("-") for word in more)):
+        parser.error(f"unrecognized arguments: {' '.join(more)}")
+    if more and words is not None:
+        # argparse takes the words before an option and does not come back to those behind it.
+        words += more
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
@@ -81,6 +87,10 @@ _HOMES = {
     "commands.diagnosing": ("doctor",),
 }
 """Where each command is; nothing else is imported."""
+
+
+_WORDS = {"allow": "words", "block": "words", "reject": "words", "ban": "addresses", "lists": "names"}
+"""Where a command that takes any number of words has them."""
 
 
 def _command(name: str) -> Callable[[Namespace], int]:

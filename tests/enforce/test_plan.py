@@ -169,14 +169,56 @@ def test_block_lists_that_are_on_and_known(around) -> None:
     addresses = AddressSet([parse_range("203.0.113.0/24"), parse_range("2001:db8::1")])
     known = {name: addresses for name in names if name != "unknown"}
     plan = make_plan(load(json.dumps(document)), around, known)
-    found = [(plan.verdicts[each.verdict].name, each.source, each.destination, each.started) for each in plan.lists]
-    assert found == [
-        ("base block list a", True, True, False),
-        ("base block list b", True, False, True),
-        ("base block list c", False, True, True),
-    ]
-    assert plan.lists[0].ranges == {IPV4: ranges("203.0.113.0/24"), IPV6: ranges("2001:db8::1")}
-    assert len({each.digest for each in plan.lists}) == 1
+    both = ((IPV4, ranges("203.0.113.0/24")), (IPV6, ranges("2001:db8::1")))
+    source, destination = ([(HasAddress(family, part, end),) for family, part in both] for end in (False, True))
+
+    def expected(**ends: list[tuple[c.Condition, ...]]) -> list[tuple[str, tuple[c.Condition, ...]]]:
+        return [(f"base block list {name}", each) for name, parts in ends.items() for each in parts]
+
+    listed = {place: [each for each in asked(plan, place) if each[0].startswith("base block")] for place in Place}
+    assert listed == {
+        Place.IN: expected(a=source, b=source),
+        Place.OUT: expected(a=destination, c=destination),
+        Place.FORWARD: expected(a=[*source, *destination], b=source, c=destination),
+        # Who is reached, not the address that was asked for.
+        Place.PUBLISHED: expected(a=[*source, *destination], b=source, c=destination),
+    }
+    names = [verdict.name for verdict in plan.verdicts]
+    assert [name for name in names if name.startswith("base block")] == [f"base block list {name}" for name in "abc"]
+    assert all(verdict.action is Action.BLOCK for verdict in plan.verdicts if verdict.name.startswith("base block"))
+
+
+def test_block_lists_are_asked_behind_connections_and_before_all_rules(planned) -> None:
+    both = {"direction": "both", "remote": "203.0.113.7"}
+    plan = planned({"name": "friend", **both}, {"name": "transit", "direction": "forward"}, base={}, blocklists=[
+        {"name": "x", "source": "/x"}], lists={"x": AddressSet([parse_range("203.0.113.0/24")])})  # fmt: skip
+    for place in Place:
+        names = [name for name, _ in asked(plan, place)]
+        count = 2 if place in (Place.FORWARD, Place.PUBLISHED) else 1
+        assert names[:count] == ["base block list x"] * count
+        assert "base block list x" not in names[count:]
+        assert names[count:][-1] == ("transit" if count == 2 else "friend")
+        told = [step.verdict for step in plan.chains[place].connections]
+        assert names.count("base loopback") == 0
+        assert {plan.verdicts[number].name for number in told if number is not None} <= {
+            "base loopback", INVALID_NAME,
+        }  # fmt: skip
+    loopback = plan.chains[Place.IN].connections[0]
+    assert plan.verdicts[loopback.verdict or 0].name == "base loopback"
+
+
+def test_both_directions_of_a_list_count_together(planned) -> None:
+    def verdicts(direction: str, **addresses: str) -> list[c.Verdict]:
+        lists = {name: AddressSet([parse_range(text)]) for name, text in addresses.items()}
+        plan = planned(blocklists=[{"name": name, "source": "/x", "direction": direction} for name in lists],
+                       lists=lists)  # fmt: skip
+        return [each for each in plan.verdicts if each.name.startswith("base block")]
+
+    both = verdicts("both", x="203.0.113.0/24", y="203.0.113.0/24")
+    assert [each.name for each in both] == ["base block list x", "base block list y"]
+    assert len({each.counter for each in both}) == 2
+    # The counts of a list stay when there is something else on it, or another direction.
+    assert verdicts("in", x="198.51.100.0/24")[0].counter == both[0].counter
 
 
 def test_a_counter_stays_as_long_as_the_rule_says_the_same(planned) -> None:

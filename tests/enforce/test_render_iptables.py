@@ -8,7 +8,7 @@ import pytest
 
 from pfw.enforce import ipt_text as text
 from pfw.enforce.conditions import IPV4, IPV6, CannotError, Plan
-from pfw.enforce.nft_table import Ban
+from pfw.enforce.nft_table import LONG_SET, Ban
 from pfw.enforce.plan import only_bans
 from pfw.enforce.render_iptables import (
     FAMILIES,
@@ -112,12 +112,15 @@ def test_restoring_makes_nothing_twice_and_leaves_others_alone(planned) -> None:
     made = render(planned({"port": 22}), 4).families[IPV4]
     present, counts = parse_saved(SAVED)
     back = restore(made, present, counts)
-    assert back.count("COMMIT\n") == 3
+    assert back.count("COMMIT\n") == 2
     assert "DOCKER" not in back
     blocks = dict(re.findall(r"^\*(\w+)\n(.*?)^COMMIT$", back, re.DOTALL | re.MULTILINE))
     for table, caller, chain in (("filter", "INPUT", "PFW-IN"), ("raw", "PREROUTING", "PFW-EIN")):
         assert f"-D {caller} -j {chain}\n-I {caller} 1 -j {chain}\n" in blocks[table]
-    assert "-D" not in blocks["mangle"]
+    assert set(blocks) == {"raw", "filter"}
+    # Nothing calls it yet, so nothing is taken out for it.
+    assert "-D OUTPUT" not in blocks["raw"]
+    assert "-I OUTPUT 1 -j PFW-EOUT\n" in blocks["raw"]
     # A chain of ours that is of no use any more goes, behind the rules that named it.
     assert ":PFW-REJECT - [0:0]\n" in blocks["filter"]
     assert "-X PFW-REJECT\n" in blocks["filter"]
@@ -138,8 +141,8 @@ def test_what_will_be_there(planned) -> None:
     made = render(planned({"action": "reject"}), 4).families[IPV6]
     there = present_of(made)
     assert {"PFW-IN", "PFW-REJECT", "INPUT>PFW-IN", "FORWARD>PFW-FWD"} <= there["filter"]
-    assert there["mangle"] == {"PFW-LIN", "PFW-LOUT", "PREROUTING>PFW-LIN", "OUTPUT>PFW-LOUT"}
-    assert present_of(NOTHING) == {table: set() for table in ("raw", "mangle", "filter")}
+    assert there["raw"] == {"PFW-EIN", "PFW-EOUT", "PFW-V1", "PREROUTING>PFW-EIN", "OUTPUT>PFW-EOUT"}
+    assert present_of(NOTHING) == {table: set() for table in ("raw", "filter")}
 
 
 def test_each_family_asks_only_for_its_own(planned) -> None:
@@ -240,21 +243,99 @@ def test_refusals_end_in_a_drop(planned) -> None:
         assert found[-2:] == [f"-j REJECT --reject-with {words}", "-j DROP"]
 
 
+LISTED = AddressSet([parse_range("203.0.113.0/24"), parse_range("203.0.115.0/24"), parse_range("2001:db8::1")])
+LONG = AddressSet([parse_range(f"203.0.{number // 100}.{number % 100 * 2}") for number in range(LONG_SET)])
+
+
+def with_list(planned, direction: str, listed: AddressSet = LISTED) -> Plan:
+    lists = [{"name": "x", "source": "/x", "direction": direction}]
+    return planned({"port": 22}, blocklists=lists, lists={"x": listed})  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
-    ("direction", "table", "chains"),
-    [("both", "raw", ("PFW-EIN", "PFW-EOUT")), ("in", "mangle", ("PFW-LIN",)), ("out", "mangle", ("PFW-LOUT",))],
+    ("direction", "expected"),
+    [
+        ("both", {"PFW-IN": ["src"], "PFW-OUT": ["dst"], "PFW-FWD": ["src", "dst"], "PFW-PUB": ["src", "dst"]}),
+        ("in", {"PFW-IN": ["src"], "PFW-FWD": ["src"], "PFW-PUB": ["src"]}),
+        ("out", {"PFW-OUT": ["dst"], "PFW-FWD": ["dst"], "PFW-PUB": ["dst"]}),
+    ],
 )
-def test_block_lists_stand_where_their_direction_wants(planned, direction, table, chains) -> None:
-    plan = planned(blocklists=[{"name": "x", "source": "/x", "direction": direction}],
-                   lists={"x": AddressSet([parse_range("203.0.113.0/24")])})  # fmt: skip
-    made = render(plan, 3).families[IPV4].chains
+def test_block_lists_stand_where_their_direction_wants(planned, direction, expected) -> None:
+    made = render(with_list(planned, direction), 3).families[IPV4].chains
     found = {
-        (where, name) for where in made for name, rules in made[where].items() if any("pfw-l4-" in r for r in rules)
+        (table, name): [line.split()[4] for line in rules if "pfw-g3-s0" in line]
+        for table, chains in made.items() for name, rules in chains.items()
+    }  # fmt: skip
+    assert {place: ends for place, ends in found.items() if ends} == {
+        ("filter", name): ends for name, ends in expected.items()
     }
-    assert {each for each in found if each[0] != "filter"} == {(table, name) for name in chains}
-    assert (("filter", "PFW-FWD") in found) is (direction != "in")
-    for name in ("PFW-LIN", "PFW-LOUT"):
-        assert made["mangle"][name][0] in ("-i lo -j RETURN", "-o lo -j RETURN")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_block_lists_come_behind_connections_and_before_rules(planned, family) -> None:
+    chain = lines(with_list(planned, "in"), "filter", "PFW-IN", family)
+    assert [line.rpartition(" -g")[0] for line in chain[4:5]] == [
+        "-m set --match-set pfw-g3-s0 src" if family == IPV4 else "-s 2001:db8::1/128",
+    ]  # fmt: skip
+    assert "ESTABLISHED -j RETURN" in chain[0]
+    assert "--dports 22" in chain[5]
+    # One verdict for both directions.
+    both = render(with_list(planned, "both"), 3).families[family].chains["filter"]
+    assert both["PFW-IN"][4].rpartition(" ")[2] == both["PFW-OUT"][4].rpartition(" ")[2] == "PFW-V2"
+    assert both["PFW-V2"][0].endswith(' base block list x"')
+
+
+@pytest.mark.parametrize("direction", ["in", "out", "both"])
+def test_a_long_list_is_one_set_wherever_it_is_asked(planned, direction) -> None:
+    made = render(with_list(planned, direction, LONG), 3)
+    assert len([name for name in made.names if name.startswith("pfw-l4-")]) == 1
+    found = [line for rules in made.families[IPV4].chains["filter"].values() for line in rules if "pfw-l4-" in line]
+    assert len(found) == {"in": 3, "out": 3, "both": 6}[direction]
+    assert not any("ctorigdst " in line for line in found)
+
+
+def test_a_long_set_that_is_there_is_left_alone(planned) -> None:
+    first = render(with_list(planned, "both", LONG), 3)
+    (name,) = (each for each in first.names if each.startswith("pfw-l4-"))
+    assert len(name) <= 31  # IPSET_MAXNAMELEN, its end included
+    assert first.sets.count(f"add {name} ") == LONG_SET
+    again = render(with_list(planned, "in", LONG), 4, first.names)
+    assert name in again.names
+    assert name not in again.sets
+    more = LONG.union(AddressSet([parse_range("198.51.100.1")]))
+    changed = render(with_list(planned, "in", more), 5, first.names)
+    assert name not in changed.names
+    assert changed.sets.count("\nadd pfw-l4-") == LONG_SET + 1
+
+
+def test_what_is_shorter_belongs_to_its_generation(planned) -> None:
+    short = AddressSet([(first, last) for first, last in LONG.ranges[:-1]])
+    made = render(with_list(planned, "both", short), 3)
+    assert {name for name in made.names if not name.startswith("pfw-ban")} == {"pfw-g3-s0"}
+
+
+def test_bans_stand_before_connections_are_looked_up_and_loopback_before_them(planned) -> None:
+    for family in FAMILIES:
+        made = render(planned(base={}), 3).families[family].chains
+        number = 4 if family == IPV4 else 6
+        assert made["raw"]["PFW-EIN"] == ["-i lo -j RETURN", f"-m set --match-set pfw-ban{number} src -g PFW-V1"]
+        assert made["raw"]["PFW-EOUT"] == ["-o lo -j RETURN", f"-m set --match-set pfw-ban{number} dst -g PFW-V1"]
+        assert made["filter"]["PFW-FWD"][0] == f"-m set --match-set pfw-ban{number} dst -g PFW-V1"
+        for table in ("raw", "filter"):
+            assert made[table]["PFW-V1"][-1] == "-j DROP"
+
+
+def test_what_is_allowed_is_told_of_only_to_who_wants_all(planned) -> None:
+    plan = planned({"port": 1}, {"port": 2, "log": True}, {"port": 3, "action": "block"}, base={})
+    number = {verdict.name: at for at, verdict in enumerate(plan.verdicts)}
+
+    def groups(*, tell_all: bool) -> dict[str, list[str]]:
+        made = render(plan, 3, tell_all=tell_all).families[IPV4].chains["filter"]
+        return {name: re.findall(r"--nflog-group (\d+)", " ".join(made[f"PFW-V{number[name]}"]))
+                for name in ("rule 0", "rule 1", "rule 2", "base loopback")}  # fmt: skip
+
+    assert groups(tell_all=False) == {"rule 0": [], "rule 1": ["7846"], "rule 2": ["7846"], "base loopback": []}
+    assert groups(tell_all=True) == {"rule 0": ["7847"], "rule 1": ["7846"], "rule 2": ["7846"], "base loopback": []}
 
 
 def test_only_bans_drops_nothing_else() -> None:

@@ -9,11 +9,11 @@ from random import Random
 import pytest
 
 from pfw.enforce import nft_table
-from pfw.enforce.conditions import CannotError, Plan
-from pfw.enforce.nft_table import Ban, Names, Ruleset
+from pfw.enforce.conditions import BANNED, CannotError, Plan, Verdict
+from pfw.enforce.nft_table import LONG_SET, Ban, Names, Ruleset
 from pfw.enforce.plan import only_bans
 from pfw.enforce.render_nftables import render
-from pfw.model.address import AddressSet, parse_range
+from pfw.model.address import AddressSet, format_range, parse_range
 
 _CHAIN = re.compile(r"chain (\S+) \{\n(.*?)\n?\t\}", re.DOTALL)
 _TARGET = re.compile(r"(?:goto|jump) (\S+)")
@@ -67,7 +67,7 @@ def test_what_is_loaded_hangs_on_nothing(planned) -> None:
 
 def test_the_switch_turns_every_base_chain(planned) -> None:
     ruleset = render(planned(default={"in": "block", "out": "allow", "forward": "block"}), 7)
-    bases = ("early_in", "early_out", "lists_in", "lists_out", "input", "output", "forward")
+    bases = ("input", "output", "forward")
     for name in bases:
         assert f"flush chain inet pfw {name}\n" in ruleset.switch
     assert re.findall(r"add rule inet pfw (\S+) goto (\S+)", ruleset.switch) == [
@@ -115,15 +115,28 @@ def test_no_place_leads_to_the_rules_of_another(planned, seed) -> None:
 
 
 def test_ends_of_a_verdict(planned) -> None:
-    text = render(planned({"action": "reject", "port": 1}, {"action": "allow", "port": 2, "log": True},
-                          {"action": "allow", "port": 3}), 1).whole  # fmt: skip
-    found = chains(text)
+    plan = planned({"action": "reject", "port": 1}, {"action": "allow", "port": 2, "log": True},
+                   {"action": "allow", "port": 3})  # fmt: skip
+    found = chains(render(plan, 1, tell_all=True).whole)
     assert found["g1_v2"][-1].endswith("goto g1_reject")
     assert found["g1_reject"][-1] == "reject with icmpx admin-prohibited"
     assert re.search(r'limit rate .* log prefix "pfw 1 3" group 7846 .* accept comment "rule 1"', found["g1_v3"][0])
     assert re.fullmatch(r"counter name o_\w+ accept", found["g1_v3"][1])
     quiet = next(line for line in found["g1_in"] if '"rule 2"' in line)
     assert re.search(r'log prefix "pfw 1 4" group 7847 .* accept comment "rule 2"', quiet)
+    assert found.keys() == chains(render(plan, 1).whole).keys()
+    quiet = next(line for line in chains(render(plan, 1).whole)["g1_in"] if '"rule 2"' in line)
+    assert re.fullmatch(r'.* counter name r_\w+ update @hits \{ [^}]* \} accept comment "rule 2"', quiet)
+    assert "log" not in quiet
+
+
+def test_who_wants_all_changes_only_what_is_told(planned) -> None:
+    plan = planned(*exact(30), {"limit": "6/minute"}, base={})
+    more = render(plan, 1, tell_all=True)
+    assert "7847" in more.load
+    assert re.sub(r' log prefix "pfw 1 \d+" group 7847 snaplen \d+', "", more.load) == render(plan, 1).load
+    loopback = next(line for line in chains(more.load)["g1_in"] if "base loopback" in line)
+    assert "log" not in loopback
 
 
 def test_a_limit_has_buckets_for_each_family(planned) -> None:
@@ -148,52 +161,96 @@ def test_a_rule_that_cannot_be_is_named_by_its_place(planned) -> None:
     assert (caught.value.index, caught.value.field) == (1, "burst")
 
 
-def with_list(planned, direction: str) -> Plan:
+LONG = AddressSet([parse_range(f"203.0.{number // 100}.{number % 100 * 2}") for number in range(LONG_SET)])
+
+
+def with_list(planned, direction: str, listed: AddressSet = LISTED, **more: object) -> Plan:
     lists = [{"name": "x", "source": "/x", "direction": direction}]
-    return planned(blocklists=lists, lists={"x": LISTED})  # type: ignore[no-any-return]
+    return planned({"port": 22}, blocklists=lists, lists={"x": listed}, **more)  # type: ignore[no-any-return]
 
 
 @pytest.mark.parametrize(
     ("direction", "expected"),
     [
-        ("both", {"early_in": ["ip saddr", "ip6 saddr"], "early_out": ["ip daddr", "ip6 daddr"],
-                  "forward": ["ip daddr", "ip6 daddr"]}),
-        ("in", {"lists_in": ["ct direction original ip saddr", "ct direction original ip6 saddr"]}),
-        ("out", {"lists_out": ["ct direction original ip daddr", "ct direction original ip6 daddr"],
-                 "forward": ["ct direction original ip daddr", "ct direction original ip6 daddr"]}),
+        ("both", {"in": ["saddr"], "out": ["daddr"], "forward": ["saddr", "daddr"], "published": ["saddr", "daddr"]}),
+        ("in", {"in": ["saddr"], "forward": ["saddr"], "published": ["saddr"]}),
+        ("out", {"out": ["daddr"], "forward": ["daddr"], "published": ["daddr"]}),
     ],
-)  # fmt: skip
+)
 def test_block_lists_stand_where_their_direction_wants(planned, direction, expected) -> None:
     found = {
-        name.removeprefix("g1_"): [line.split(" @l")[0] for line in lines if " @l" in line]
+        name.removeprefix("g1_"): [line.split(" goto")[0] for line in lines if '"base block list x"' in line]
         for name, lines in chains(render(with_list(planned, direction), 1).load).items()
+        if not name.startswith("g1_v")
     }
-    assert {name: lines for name, lines in found.items() if lines} == expected
+    assert {name: lines for name, lines in found.items() if lines} == {
+        name: [f"{words} {end} {value}" for end in ends
+               for words, value in (("ip", "203.0.113.0/24"), ("ip6", "2001:db8::1"))]
+        for name, ends in expected.items()
+    }  # fmt: skip
 
 
-def test_loopback_is_neither_banned_nor_listed(planned) -> None:
-    found = chains(render(with_list(planned, "in"), 1).whole)
-    for name in ("early_in", "lists_in"):
-        assert found[f"g1_{name}"][0] == 'iifname "lo" accept'
-    for name in ("early_out", "lists_out"):
-        assert found[f"g1_{name}"][0] == 'oifname "lo" accept'
+def test_block_lists_come_behind_connections_and_before_rules(planned) -> None:
+    found = chains(render(with_list(planned, "both", base={}), 1).load)
+    ends = set()
+    for name, state in (("g1_in", 'iifname "lo"'), ("g1_out", 'oifname "lo"'), ("g1_forward", "ct state established")):
+        lines = found[name]
+        listed = [at for at, line in enumerate(lines) if '"base block list x"' in line]
+        assert lines[0].startswith(state)
+        for before in ("ct state established", "ct state related", "ct state invalid", "meta l4proto tcp tcp flags"):
+            assert next(at for at, line in enumerate(lines) if line.startswith(before)) < listed[0]
+        assert listed == list(range(listed[0], listed[0] + len(listed)))
+        for behind in ("base neighbour", "base dhcp", "rule 0"):
+            assert all(at > listed[-1] for at, line in enumerate(lines) if behind in line)
+        ends |= {lines[at].split("goto ")[1].split()[0] for at in listed}
+    # One verdict for both directions.
+    assert ends == {"g1_v2"}
 
 
-def test_a_list_that_the_kernel_has_is_not_loaded_again(planned) -> None:
-    plan = with_list(planned, "both")
+@pytest.mark.parametrize("generation", [2, 10])
+def test_a_long_set_that_the_kernel_has_is_not_loaded_again(planned, generation) -> None:
+    plan = with_list(planned, "both", LONG)
     first = render(plan, 1)
-    assert len(first.list_sets) == 2
-    again = render(plan, 2, first.list_sets)
-    assert again.list_sets == first.list_sets
-    assert not any(f"set {name}" in again.load for name in first.list_sets)
-    assert all(f"set {name}" in again.whole for name in first.list_sets)
+    assert len(first.long_sets) == 1
+    (name,) = first.long_sets
+    assert f"set {name} {{" in first.load
+    assert name not in first.sets
+    again = render(plan, generation, first.long_sets | first.sets)
+    assert again.long_sets == first.long_sets
+    assert f"set {name}" not in again.load
+    assert f"@{name}" in again.load
+    assert f"set {name} {{" in again.whole
+    assert name not in nft_table.drop_generation(again)
+
+
+def test_a_long_set_is_named_by_what_is_in_it(planned) -> None:
+    other = LONG.without(AddressSet([LONG.ranges[0]])).union(AddressSet([parse_range("198.51.100.1")]))
+    names = [render(with_list(planned, direction, listed), generation).long_sets
+             for direction, listed, generation in (("in", LONG, 1), ("out", LONG, 2), ("in", other, 1))]  # fmt: skip
+    assert names[0] == names[1] != names[2]
+    assert all(re.fullmatch(r"l_[0-9a-f]{16}", name) for each in names for name in each)
+    assert render(with_list(planned, "in", AddressSet(list(LONG.ranges[1:]))), 1).long_sets == frozenset()
+    rule = render(planned({"from": _hosts(LONG), "direction": "in"}), 1)
+    assert rule.long_sets == names[0]
+
+
+def _hosts(addresses: AddressSet) -> list[str]:
+    return [format_range(*each) for each in addresses.ranges]
+
+
+def test_trees_do_not_share_long_sets(planned) -> None:
+    """What maps lead to belongs to a generation, however long they are."""
+    ruleset = render(planned(*exact(3 * LONG_SET, direction="in")), 3)
+    assert any(name.startswith("g3_m") for name in ruleset.sets)
+    assert all(name.startswith("g3_") for name in ruleset.sets)
+    assert not any("goto" in line for line in ruleset.load.splitlines() if line.strip().startswith("set l_"))
 
 
 def _names(ruleset: Ruleset, plan: Plan) -> Names:
     counters = {name for each in plan.verdicts for name in (each.counter, nft_table.over_counter(each.counter))}
     bases = {name for name, _, _ in nft_table.base_chains(plan.open, 0)}
     shared = {nft_table.HITS, *(name for pair in nft_table.BAN_SETS.values() for name in pair)}
-    return Names(frozenset(ruleset.rules) | bases, ruleset.sets | ruleset.list_sets | shared, frozenset(counters))
+    return Names(frozenset(ruleset.rules) | bases, ruleset.sets | ruleset.long_sets | shared, frozenset(counters))
 
 
 def test_sweeping_leaves_what_is_in_force_and_nothing_else(planned) -> None:
@@ -210,6 +267,18 @@ def test_sweeping_leaves_what_is_in_force_and_nothing_else(planned) -> None:
     assert nft_table.sweep(_names(now, new), new, [now]) == ""
 
 
+def test_sweeping_leaves_bans_and_takes_long_sets_of_no_use(planned) -> None:
+    listed, plain = with_list(planned, "in", LONG), planned({"port": 22})
+    before, same, now = render(listed, 1), render(listed, 2), render(plain, 3)
+    hung = Names(_names(before, listed).chains | set(nft_table.BAN_CHAINS), _names(before, listed).sets,
+                 _names(before, listed).counters)  # fmt: skip
+    (name,) = before.long_sets
+    for kept, goes in ((same, False), (now, True)):
+        swept = nft_table.sweep(hung, listed, [kept])
+        assert (f"delete set inet pfw {name}\n" in swept) is goes
+        assert not any(re.search(rf"\b{chain}\b", swept) for chain in nft_table.BAN_CHAINS)
+
+
 def test_a_generation_that_is_not_in_force_can_be_dropped(planned) -> None:
     ruleset = render(planned(*exact(30)), 4)
     dropped = nft_table.drop_generation(ruleset)
@@ -222,13 +291,69 @@ def test_only_bans_lets_everything_else_pass() -> None:
     found = chains(render(only_bans(), 1).whole)
     for name in ("g1_in", "g1_out", "g1_forward"):
         assert found[name][-1] == "accept"
-    assert sum("@ban" in line for line in found["g1_early_in"]) == 4
+    whole = render(only_bans(), 1).whole
+    assert "goto g1_v" not in whole
+    assert "chain ban" not in whole
+
+
+def banned() -> Verdict:
+    return only_bans().verdicts[BANNED]
 
 
 def test_bans_for_a_boot() -> None:
     hosts = [Ban(parse_range("192.0.2.1"), 60), Ban(parse_range("2001:db8::1"), None)]
-    text = nft_table.bans_file(hosts, [Ban(parse_range("203.0.113.0/24"), 0)])
+    text = nft_table.bans_file(hosts, [Ban(parse_range("203.0.113.0/24"), 0)], banned())
     assert "elements = { 192.0.2.1 timeout 60s };" in text
     assert "elements = { 2001:db8::1 };" in text
     assert "elements = { 203.0.113.0/24 timeout 1s };" in text
     assert "table inet pfw {" in text
+    assert set(chains(text)) == set(nft_table.BAN_CHAINS)
+    assert chains(text) == chains(nft_table.hang_bans(banned()))
+
+
+def test_without_bans_a_boot_hangs_no_chains() -> None:
+    text = nft_table.bans_file([], [], banned())
+    assert chains(text) == {}
+    assert "set ban4 {" in text
+
+
+def test_chains_of_bans_stand_before_connections_are_looked_up() -> None:
+    found = chains(nft_table.hang_bans(banned()))
+    hooks = {name: lines[0] for name, lines in found.items() if "hook" in lines[0]}
+    assert hooks == {
+        name: f"type filter hook {hook} priority raw; policy accept;"
+        for name, hook in (("ban_in", "prerouting"), ("ban_out", "output"), ("ban_forward", "forward"))
+    }
+    # Loopback is never banned.
+    assert found["ban_in"][1] == 'iifname "lo" accept'
+    assert found["ban_out"][1] == 'oifname "lo" accept'
+    for name, skipped, end in (("ban_in", 2, "saddr"), ("ban_out", 2, "daddr"), ("ban_forward", 1, "daddr")):
+        assert found[name][skipped:] == [
+            f"{word} {end} @{bans} goto banned"
+            for word, bans in (("ip", "ban4"), ("ip", "ban4net"), ("ip6", "ban6"), ("ip6", "ban6net"))
+        ]
+
+
+def test_what_is_banned_is_counted_told_of_and_dropped() -> None:
+    told, untold = chains(nft_table.hang_bans(banned()))["banned"]
+    counter = banned().counter
+    assert told.startswith(f"counter name {counter} update @hits")
+    # Of no generation.
+    assert re.search(r'limit rate 10/second .* log prefix "pfw 0 1" group 7846 .* drop comment "base ban"', told)
+    assert untold == f"counter name {nft_table.over_counter(counter)} drop"
+    # What they name is there with every generation, whatever its policy.
+    whole = render(only_bans(), 1).whole
+    for what in (f"counter {counter}", f"counter {nft_table.over_counter(counter)}", "set hits", "set ban6net"):
+        assert f"\t{what} {{" in whole
+
+
+def test_chains_of_bans_are_taken_away_callers_first() -> None:
+    lines = nft_table.unhang_bans().splitlines()
+    assert lines[:4] == [f"flush chain inet pfw {name}" for name in nft_table.BAN_CHAINS]
+    assert lines[4:] == [f"delete chain inet pfw {name}" for name in ("ban_in", "ban_out", "ban_forward", "banned")]
+
+
+def test_no_generation_touches_the_chains_of_bans(planned) -> None:
+    ruleset = render(with_list(planned, "both"), 5)
+    for text in (ruleset.load, ruleset.switch, nft_table.drop_generation(ruleset), nft_table.switch(set(), 4)):
+        assert not any(re.search(rf"\b{name}\b", text) for name in nft_table.BAN_CHAINS)

@@ -15,7 +15,7 @@ STEPS_MAX = 60
 @on("nftables", "iptables-nft", "iptables-legacy")
 def test_between_two_policies(trial: Trial) -> None:
     firewall, seen = trial.firewall, set()
-    for step in range(1, STEPS_MAX, {"nftables": 1, "iptables-nft": 2, "iptables-legacy": 5}[firewall.backend]):
+    for step in range(1, STEPS_MAX, {"nftables": 1, "iptables-nft": 3, "iptables-legacy": 5}[firewall.backend]):
         trial.changing.up(old_policy())
         firewall.write(new_policy())
         if not trial.die(step, *up_words(trial)):
@@ -105,3 +105,26 @@ def boot_is_of(firewall: Firewall, *, new: bool) -> bool:
     names = ("boot.nft",) if firewall.backend == "nftables" else (f"boot.{firewall.backend}.v4",)
     text = "".join((firewall.state / name).read_text() for name in names)
     return (str(NEW) in text) is new and (str(OLD) in text) is not new
+
+
+@on("nftables", "iptables-nft")
+def test_on_its_way_to_another_backend(trial: Trial) -> None:
+    """Both may filter for a while, which lets through what both do; who comes next leaves one."""
+    firewall = trial.firewall
+    first, second = firewall.backend, "iptables-nft" if firewall.backend == "nftables" else "nftables"
+    for step in range(9, STEPS_MAX, 3):
+        trial.changing.backend = firewall.backend = first
+        trial.changing.down()
+        trial.changing.up(old_policy())
+        firewall.write(new_policy())
+        firewall.backend = second
+        if not trial.die(step, *up_words(trial)):
+            break
+        assert trial.open_ports() in (trial.of(OLD), trial.of(NEW), set())
+        firewall.status()
+        firewall.up()
+        assert trial.open_ports() == trial.of(NEW)
+        assert ("table inet pfw" in firewall.ours()) is (second == "nftables")
+        assert ("PFW-IN" in firewall.ours()) is (second != "nftables")
+        trial.check_tidy()
+    assert step > 10

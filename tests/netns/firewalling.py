@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from pfw.cli import rules
-from pfw.daemon import banning, enforcing
+from pfw.daemon import backends, banning, enforcing
 from pfw.daemon.state import State
 from pfw.drivers.store import Store
 from pfw.model.address import parse_range
@@ -136,13 +136,13 @@ class Changing:
 
     def ban(self, texts: list[str]) -> None:
         ranges = [parse_range(text) for text in texts]
-        kernel = enforcing.named(self.backend)
+        kernel = backends.named(self.backend)
         done = self.firewall.at.call(lambda: banning.add(self.state, kernel, ranges, 600, force=True))
         assert done.done == len(texts)
 
     def unban(self, texts: list[str]) -> None:
         ranges = [parse_range(text) for text in texts]
-        kernel = enforcing.named(self.backend)
+        kernel = backends.named(self.backend)
         done = self.firewall.at.call(lambda: banning.remove(self.state, kernel, ranges))
         assert done.done == len(texts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from msgspec import Struct
+from msgspec.structs import replace
 from tests.netns.prober import INTERFACES, LOCAL, PUBLISHED, PUBLISHED_PORTS, leaves_by
 from tests.netns.probes import CLIENT, HERE, SERVER, Probe
 from tests.netns.random_policies import names_of
@@ -13,8 +14,9 @@ from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, SCTP, TCP, UDP
 from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
+from pfw.policy.blocking import with_lists
 from pfw.policy.decide import Decider
-from pfw.policy.match import decide_slowly
+from pfw.policy.match import Answer, answer, decide_slowly
 
 INVALID = "base invalid"
 QUIET = "base loopback"
@@ -37,6 +39,7 @@ class Oracle:
     def __init__(self, policy: Policy, lists: dict[str, AddressSet]) -> None:
         self._policy = with_lists(policy, lists)
         self._decider = Decider(self._policy)
+        self._unlisted, self._unlisted_decider = policy, Decider(policy)
         self._buckets = {index: Buckets(rule.limit) for index, rule in enumerate(policy.rules) if rule.limit}
         self._list_names = {rule.name for rule in self._policy.list_rules}
 
@@ -81,15 +84,17 @@ class Oracle:
         if probe.starts_nothing:
             return INVALID, Action.BLOCK
         flow = flow_of(probe, direction, interface)
+        policy, decider = self._policy, self._decider
         if end != probe.destination:
             reached = replace(flow, destination=parse_address(end))
-            for rule in self._policy.list_rules:
+            for rule in policy.list_rules:
                 if answer(rule, reached, moment)[0] is Answer.YES:
                     return rule.name, rule.action
-            return self._named(replace_lists(self._policy), flow, moment)
-        return self._named(self._policy, flow, moment)
+            policy, decider = self._unlisted, self._unlisted_decider
+        verdict = self._decided(policy, decider, flow, moment)
+        return verdict.rule or f"default {direction}", verdict.action
 
-    def decide(self, flow: Flow, moment: Moment) -> Verdict:
+    def _decided(self, policy: Policy, decider: Decider, flow: Flow, moment: Moment) -> Verdict:
         over: dict[int, bool] = {}
 
         def over_limit(index: int) -> bool:
@@ -97,8 +102,8 @@ class Oracle:
                 over[index] = self._buckets[index].over(flow.source, moment.time)
             return over[index]
 
-        verdict = decide_slowly(self._policy, flow, moment, over_limit)
-        assert self._decider.decide(flow, moment, over_limit) == verdict
+        verdict = decide_slowly(policy, flow, moment, over_limit)
+        assert decider.decide(flow, moment, over_limit) == verdict
         return verdict
 
 

@@ -94,11 +94,11 @@ class World:
         self._open.close()
 
     def _set(self, *names: str) -> None:
-        self.firewall.run("sysctl", "-qw", *names)
+        self.firewall.run("sysctl", "-eqw", *names)
 
     def _connect(self, side: str, four: str, six: str) -> None:
         name, here, there = INTERFACES[side], self.firewall.name, self._outside[side].name
-        self._outside[side].run("sysctl", "-qw", "net.ipv6.conf.all.disable_ipv6=1")
+        self._outside[side].run("sysctl", "-eqw", "net.ipv6.conf.all.disable_ipv6=1")
         self._ip("link", "add", name, "netns", here, "type", "veth", "peer", "name", "eth0", "netns", there)
         self._ip("-n", there, "link", "set", "eth0", "arp", "off", "up")
         self._ip("-n", here, "link", "set", name, "up")

@@ -57,6 +57,8 @@ GROUPS = {"wheel": Group(10, frozenset({1001, 1002})), "staff": Group(50, frozen
 
 _APART_MINUTES = 20
 """Nothing begins or ends so near to now: a packet's time is not known to the second."""
+FILLING = tuple(f"198.18.{number // 250}.{number % 250}" for number in range(0, 1200, 2))
+"""Addresses of nobody, so many that a list with them is a set of its own in the kernel."""
 _QUARTER_S = 900
 
 
@@ -117,7 +119,7 @@ def random_case(seed: str, number: int, now: float, count: int) -> Case:
     writer = _Writer(random, now, zone, number)
     document, lists = writer.document()
     policy = load(json.dumps(document))
-    return Case(document, lists, zone, _Sender(random, policy, bool(lists)).probes(count))
+    return Case(document, lists, zone, _Sender(random, policy).probes(count))
 
 
 class _Writer:
@@ -179,6 +181,7 @@ class _Writer:
         # The last of them may be one that is not there yet.
         return {
             name: [self._plain_address(short=False) for _ in range(self._random.choice((1, 2, 4)))]
+            + (list(FILLING) if self._maybe(0.2) else [])
             for name in names[: self._random.choice((None, None, -1))]
         }
 
@@ -332,10 +335,9 @@ def _is_valid(document: Document) -> bool:
 class _Sender:
     """Chooses packets: most of them near what some rule asks for, each of a connection of its own."""
 
-    def __init__(self, random: Random, policy: Policy, has_lists: bool) -> None:
+    def __init__(self, random: Random, policy: Policy) -> None:
         self._random = random
         self._rules = [rule for rule in policy.rules if rule.enabled]
-        self._has_lists = has_lists
 
     def probes(self, count: int) -> list[Probe]:
         used: set[tuple[object, ...]] = set()
@@ -366,9 +368,6 @@ class _Sender:
         flags = random.choice((ACK, SYN | ACK, FIN | ACK, RST, 0, SYN | FIN)) if random.random() < 0.06 else SYN
         types = [number for of, number in rule.icmp_types or () if of == protocol] or TYPES.get(protocol, (0,))
         icmp_type = random.choice(types)
-        if self._has_lists:
-            # What belongs to no connection has not been begun by a listed end either.
-            flags, icmp_type = SYN, {ICMP: 8, ICMPV6: 128}.get(protocol, 0)
         flags = flags | random.choice((0, 0, 0xC0)) if protocol == TCP else SYN
         port = self._port(rule.ports, PORTS)
         if ends[1] in PUBLISHED and random.random() < 0.5:

@@ -34,10 +34,10 @@ class Banning:
         found = []
         for here, there in ((self.net.here, self.net.there), (self.net.here6, self.net.there6)):
             done = subprocess.run(
-                self.pair.there.command("ping", "-c1", "-W0.5", here), capture_output=True, check=False
+                self.pair.there.command("ping", "-c1", "-W0.3", here), capture_output=True, check=False
             )
             back = subprocess.run(
-                self.pair.here.command("ping", "-c1", "-W0.5", there), capture_output=True, check=False
+                self.pair.here.command("ping", "-c1", "-W0.3", there), capture_output=True, check=False
             )
             assert done.returncode == back.returncode
             found.append(done.returncode == 0)
@@ -64,7 +64,7 @@ def open_policy() -> dict[str, Any]:
     return policy({"name": "ping", "action": "allow", "icmp_type": "echo-request"}, opened(PORT))
 
 
-@pytest.fixture(params=["nftables", "iptables-nft", "iptables-legacy"])
+@pytest.fixture(params=["nftables", "iptables-nft"])
 def banning(request: pytest.FixtureRequest, firewall: Callable[..., Firewall], pair: Any, net: Any) -> Banning:
     made = Banning(firewall(request.param), pair, net)
     # A neighbour that is banned is not asked for its address any more, and that is remembered for a while.
@@ -103,7 +103,7 @@ def test_the_kernel_ends_it(banning: Banning, net: Any) -> None:
     banning.net.wait_until(lambda: banning.passes()[0], "the ban is over")
     assert time.monotonic() - begin < 6
     assert banning.passes() == [True, False]
-    assert banning.ban("list").stdout.count("\n") == 1
+    assert "1 ban\n" in banning.ban("list").stdout
 
 
 def test_prefixes_that_lie_in_each_other(banning: Banning, net: Any) -> None:
@@ -141,6 +141,7 @@ def test_ten_thousand_at_once(banning: Banning, net: Any) -> None:
     assert banning.passes() == [True, True]
 
 
+@pytest.mark.parametrize("banning", ["nftables", "iptables-nft", "iptables-legacy"], indirect=True)
 def test_they_outlast_what_happens_to_policies(banning: Banning, net: Any) -> None:
     banning.ban("add", net.there, "--for", "1h")
     banning.ban("add", "fd77::/120", "--force")

@@ -29,17 +29,13 @@ def moved(pair: Any, net: Any, fresh: Any) -> None:
     fresh.run("ip", "addr", "add", f"{net.here6}/64", "dev", net.cable, "nodad")
 
 
-def timeless(listed: str) -> str:
-    listed = re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]|(expires|timeout) \w+", "", listed)
-    return "\n".join(line.rstrip() for line in listed.splitlines() if not line.startswith("#"))
-
-
-def kernel(at: Any) -> str:
-    parts = [at.run("nft", "list", "ruleset").stdout]
-    for program in ("iptables-legacy-save", "ip6tables-legacy-save"):
-        parts.append(at.run(program).stdout)
-    parts.append("\n".join(sorted(at.run("ipset", "save").stdout.splitlines())))
-    return timeless("".join(parts))
+def kernel(at: Any) -> list[str]:
+    """All that there is, but what only counts or runs out, and the order in which it came to be."""
+    words = ("nft list ruleset", "iptables-legacy-save", "ip6tables-legacy-save", "ipset save")
+    listed = "\n".join(at.run(*each.split()).stdout for each in words)
+    listed = re.sub(r"set hits \{.*?\n\t\}", "", listed, flags=re.DOTALL)
+    listed = re.sub(r"packets \d+ bytes \d+|\[\d+:\d+\]|(expires|timeout) \w+|initval \w+", "", listed)
+    return sorted(" ".join(line.split()) for line in listed.splitlines() if not line.startswith("#"))
 
 
 @pytest.fixture(params=["nftables", "iptables-nft", "iptables-legacy"])

@@ -21,7 +21,7 @@ def held(request: pytest.FixtureRequest, firewall: Callable[..., Firewall]) -> F
 
 
 def pings(at: Any, address: str) -> bool:
-    done = subprocess.run(at.command("ping", "-c1", "-W1", address), capture_output=True, check=False)
+    done = subprocess.run(at.command("ping", "-c1", "-W0.4", address), capture_output=True, check=False)
     return done.returncode == 0
 
 
@@ -30,7 +30,7 @@ def reaches(pair: Any, address: str) -> bool:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with pair.here.call(lambda: socket.create_server((address, PORT), family=family)):
         try:
-            pair.there.call(lambda: socket.create_connection((address, PORT), timeout=0.7)).close()
+            pair.there.call(lambda: socket.create_connection((address, PORT), timeout=0.4)).close()
         except OSError:
             return False
     return True

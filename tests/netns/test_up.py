@@ -242,7 +242,9 @@ class TestEdits:
         os.chown(real, 1234, 1235)
         real.chmod(0o640)
         machine.path.symlink_to("real.json")
-        machine.pfw("allow", "22")
+        refused = machine.pfw("allow", "22", status=3)
+        assert "belongs to somebody else (user 1234)" in refused.stderr
+        machine.pfw("allow", "22", "--rules", machine.path)
         status = real.stat()
         assert machine.path.is_symlink()
         assert (status.st_uid, status.st_gid, status.st_mode & 0o7777) == (1234, 1235, 0o640)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -19,6 +20,7 @@ from pfw.drivers.store import Store, folder
 from pfw.enforce.conditions import CannotError
 from pfw.enforce.plan import PlanError
 from pfw.model.policy import Fault, PolicyError
+from pfw.wire.error import WireError
 
 NO = 1
 """The exit status of "the answer is no"."""
@@ -26,6 +28,18 @@ NO = 1
 Command = Callable[[Namespace], int]
 
 __all__ = ["BAD_INPUT", "NO", "OK", "REFUSED", "Loaded", "state", "tell", "told"]
+
+
+def _check_owner(path: Path, named: str | None) -> None:
+    """Root does not put in force what somebody else could have written. Raises RefusedError and OSError."""
+    status = path.stat()
+    own = {0, os.geteuid(), int(sudo) if (sudo := os.environ.get("SUDO_UID", "")).isdecimal() else 0}
+    if stat.S_ISREG(status.st_mode) and status.st_mode & stat.S_IWOTH:
+        raise RefusedError(f"{path}: everybody may write it; take that away first: chmod o-w {path}")
+    if named is None and status.st_uid not in own:
+        raise RefusedError(
+            f"{path}: belongs to somebody else (user {status.st_uid}); name it with --rules if it is meant"
+        )
 
 
 def state() -> State:
@@ -55,6 +69,9 @@ def _run(command: Command, options: Namespace) -> int:
     except PolicyError as error:
         tell_faults(error.faults)
         return BAD_INPUT
+    except rules.NoPolicyError as error:
+        tell(str(error))
+        return BAD_INPUT
     except LockoutError as error:
         tell(f"refused: {error}; --force does it anyway")
         return NO
@@ -63,6 +80,9 @@ def _run(command: Command, options: Namespace) -> int:
         return NO
     except RefusedError as error:
         tell(error.what)
+        return REFUSED
+    except WireError as error:
+        tell(f"what the kernel answered is not understood: {error}")
         return REFUSED
     except BrokenPipeError:
         raise
@@ -88,13 +108,11 @@ def faults_of(error: PlanError | CannotError, path: str, content: bytes) -> Poli
 
 
 def loaded(named: str | None) -> Loaded:
-    """The policy that is meant, its path made absolute. Raises PolicyError, OSError; SystemExit where there is none."""
+    """The policy that is meant, its path made absolute. Raises PolicyError, NoPolicyError and RefusedError; SystemExit
+    for a file that cannot be read."""
+    path = Path(os.path.abspath(rules.find(named)))
     try:
-        path = Path(os.path.abspath(rules.find(named)))
-    except rules.NoPolicyError as error:
-        tell(str(error))
-        sys.exit(BAD_INPUT)
-    try:
+        _check_owner(path, named)
         content = rules.read(path)
     except OSError as error:
         tell(f"{path}: {error.strerror or error}")

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pfw.cli import enforcement as screen
 from pfw.cli.screen import encode
 from pfw.commands.answer import BAD_INPUT, NO, OK, state, tell, told
-from pfw.daemon import banning, enforcing
+from pfw.daemon import backends, banning, enforcing
 from pfw.drivers import clock
 from pfw.drivers.programs import RefusedError
 from pfw.model.address import Range, parse_range
@@ -27,7 +27,7 @@ def ban(options: Namespace) -> int:
         return _list(options)
     if options.what == "reload":
         remembered = state()
-        known = enforcing.in_force(remembered)
+        known = backends.in_force(remembered)
         number = banning.reload(remembered, known[0]) if known is not None else 0
         print(encode({"bans": number}) if options.json else f"{counted(number, 'ban')} in force")
         return OK
@@ -52,14 +52,16 @@ def ban(options: Namespace) -> int:
 def _add(options: Namespace, ranges: list[Range]) -> banning.Result:
     remembered = state()
     seconds = banning.DEFAULT_S if options.for_ is None else options.for_ or None
-    backend = enforcing.make_room_for_bans(remembered, tell)
-    return banning.add(remembered, backend, ranges, seconds, why=options.why, force=options.force)
+    # One lock for both: whoever puts a policy in force meanwhile must not be undone by a place for bans.
+    with remembered.files.locked():
+        backend = enforcing.make_room_for_bans(remembered, tell)
+        return banning.add(remembered, backend, ranges, seconds, why=options.why, force=options.force)
 
 
 def _remove(ranges: list[Range]) -> banning.Result:
     remembered = state()
-    known = enforcing.in_force(remembered)
-    backend = known[0] if known is not None else enforcing.any_active()
+    known = backends.in_force(remembered)
+    backend = known[0] if known is not None else backends.any_active()
     return banning.remove(remembered, backend, ranges)
 
 
@@ -106,8 +108,9 @@ def block_ip(address: str, for_s: float | None = None, *, why: str = "", force: 
     found = _range(address)
     remembered = state()
     try:
-        backend = enforcing.make_room_for_bans(remembered, lambda _: None)
-        result = banning.add(remembered, backend, [found], for_s, why=why, force=force)
+        with remembered.files.locked():
+            backend = enforcing.make_room_for_bans(remembered, lambda _: None)
+            result = banning.add(remembered, backend, [found], for_s, why=why, force=force)
     except RefusedError as error:
         raise RuntimeError(error.what) from None
     if result.refused:
@@ -125,6 +128,6 @@ def unblock_ip(address: str) -> bool:
 
 def _range(address: str) -> Range:
     try:
-        return parse_range(address)
+        return banning.plain(parse_range(address))
     except ValueError as error:
         raise ValueError(f"{address!r} {error}") from None

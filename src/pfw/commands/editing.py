@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from pfw.cli import rules
 from pfw.cli.screen import encode, utc_time
 from pfw.commands.answer import BAD_INPUT, NO, OK, Loaded, loaded, state, tell, told
 from pfw.commands.enforcing import apply, outcome_lines
-from pfw.daemon import enforcing
+from pfw.daemon import backends, enforcing
 from pfw.daemon.state import Entry, State
 from pfw.drivers import clock
 from pfw.drivers.store import write
@@ -32,23 +32,29 @@ from pfw.policy.request import Options, rule_from_words
 @told()
 def allow(options: Namespace) -> int:
     """`pfw allow`."""
-    return _add("allow", options)
+    return _locked(lambda remembered: _add("allow", remembered, options))
 
 
 @told()
 def block(options: Namespace) -> int:
     """`pfw block`."""
-    return _add("block", options)
+    return _locked(lambda remembered: _add("block", remembered, options))
 
 
 @told()
 def reject(options: Namespace) -> int:
     """`pfw reject`."""
-    return _add("reject", options)
+    return _locked(lambda remembered: _add("reject", remembered, options))
 
 
-def _add(action: str, options: Namespace) -> int:
+def _locked(edit: Callable[[State], int]) -> int:
+    """From reading the file until it is in force nobody else edits it."""
     remembered = state()
+    with remembered.files.locked():
+        return edit(remembered)
+
+
+def _add(action: str, remembered: State, options: Namespace) -> int:
     found = loaded(_file(remembered, options))
     moment = _now()
     names = set(Options.__struct_fields__)
@@ -86,7 +92,10 @@ def _place(options: Namespace, found: Loaded, action: str) -> int | None:
 @told()
 def delete(options: Namespace) -> int:
     """`pfw delete`."""
-    remembered = state()
+    return _locked(lambda remembered: _delete(remembered, options))
+
+
+def _delete(remembered: State, options: Namespace) -> int:
     found = loaded(_file(remembered, options))
     try:
         edited = delete_rule(found.content, options.name, str(found.path))
@@ -118,7 +127,7 @@ def _finish(remembered: State, found: Loaded, edited: Edited, options: Namespace
 
 def _take_up(remembered: State, path: Path, before: bytes, after: bytes, options: Namespace, why: str) -> list[str]:
     """Write the file and put it in force, where the firewall is on with this file; what was done."""
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     _remember(remembered, path, before, "as it was")
     with _written(path, after):
         said: list[str] = []
@@ -160,7 +169,7 @@ def _file(remembered: State, options: Namespace) -> str | None:
     """The policy file that is edited: the one that was named, else the one in force, else the usual one."""
     if options.rules is not None:
         return str(options.rules)
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     return None if known is None else known[1].path
 
 
@@ -172,7 +181,10 @@ def _now() -> Moment:
 @told()
 def undo(options: Namespace) -> int:
     """`pfw undo`."""
-    remembered = state()
+    return _locked(lambda remembered: _undo(remembered, options))
+
+
+def _undo(remembered: State, options: Namespace) -> int:
     path = Path(os.path.abspath(rules.find(_file(remembered, options))))
     content = rules.read(path)
     sha256 = hashlib.sha256(content).hexdigest()
@@ -203,7 +215,7 @@ def undo(options: Namespace) -> int:
 
 
 def _restore(remembered: State, path: Path, text: bytes, options: Namespace) -> list[str]:
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     with _written(path, text):
         if known is None or known[1].path != str(path) or known[0].live() is None:
             return []

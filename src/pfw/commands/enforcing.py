@@ -11,11 +11,10 @@ from pfw.cli import enforcement as screen
 from pfw.cli import rules
 from pfw.cli.screen import encode, utc_time
 from pfw.commands.answer import NO, OK, faults_of, loaded, state, tell, told
-from pfw.daemon import banning, boot, enforcing, listing, machine
+from pfw.daemon import backends, banning, boot, confirming, enforcing, listing, machine
 from pfw.daemon import panic as panicking
 from pfw.daemon.state import GUARD_REPORT, State
 from pfw.drivers import clock
-from pfw.drivers.programs import RefusedError
 from pfw.enforce.conditions import CannotError
 from pfw.enforce.plan import PlanError, make_plan
 from pfw.model.policy import Policy, PolicyError, public_source
@@ -115,7 +114,10 @@ def outcome_facts(outcome: enforcing.Outcome, wanted: enforcing.Wanted) -> dict[
 @told()
 def confirm(options: Namespace) -> int:
     """`pfw confirm`."""
-    kept = enforcing.confirm(state(), lambda content, path: rules.parse(content, Path(path)), tell)
+    remembered = state()
+    kept = confirming.confirm(remembered)
+    for line in remembered.trouble:
+        tell(line)
     if options.json:
         print(encode({"confirmed": kept is not None, "policy": None if kept is None else printable(kept.path)}))
     elif kept is not None:
@@ -146,13 +148,13 @@ def show(options: Namespace) -> int:
     found = loaded(options.rules)
     kind = options.backend
     if kind == "auto":
-        known = enforcing.in_force(state()) if os.geteuid() == 0 else None
+        known = backends.in_force(state()) if os.geteuid() == 0 else None
         kind = known[0].name if known is not None else "nftables"
     try:
         lists = {name: each.addresses for name, each in
                  listing.load(state().files.path / "lists", found.policy.blocklists).items()}  # fmt: skip
         plan = make_plan(found.policy, machine.surroundings(), lists)
-        text = enforcing.named(kind).show(plan)
+        text = backends.named(kind).show(plan)
     except (PlanError, CannotError) as error:
         raise faults_of(error, str(found.path), found.content) from None
     print(encode({"backend": kind, "ruleset": text}) if options.json else printable_lines(text))
@@ -177,16 +179,16 @@ def status(options: Namespace) -> int:
 
 def _status(remembered: State) -> screen.Status:
     now = clock.now()
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     bans = [screen.BanStatus(each.what, each.since, each.until, each.why)
             for each in banning.records(remembered, now).values()]  # fmt: skip
-    backend = known[0] if known is not None else enforcing.any_active()
+    backend = known[0] if known is not None else backends.any_active()
     live = backend.live() if backend is not None else None
     if backend is None or live is None:
-        return screen.Status(active=False, bans=bans, panic=_is_panic("nftables"))
+        return screen.Status(active=False, bans=bans, panic=bool(panicking.where()))
     applied = known[1] if known is not None else None
     if applied is None:
-        return screen.Status(active=True, backend=backend.name, bans=bans, panic=_is_panic(backend.name))
+        return screen.Status(active=True, backend=backend.name, bans=bans, panic=bool(panicking.where()))
     counted_by = backend.counters()
     found = []
     for each in applied.verdicts:
@@ -202,7 +204,7 @@ def _status(remembered: State) -> screen.Status:
         applied=applied.time,
         changed_since=_changed(applied.path, applied.sha256),
         intact=(live.generation, live.fingerprint) == (applied.generation, applied.fingerprint),
-        panic=_is_panic(backend.name),
+        panic=bool(panicking.where()),
         pending_until=None if pending is None else pending.until,
         rules=found,
         bans=bans,
@@ -240,26 +242,20 @@ def _changed(path: str, sha256: str) -> bool:
         return True
 
 
-def _is_panic(backend: str) -> bool:
-    try:
-        return panicking.is_on(backend)
-    except (OSError, RefusedError):
-        return False
-
-
 @told()
 def panic(options: Namespace) -> int:
     """`pfw panic`."""
     remembered = state()
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     kind = options.backend
     if kind == "auto":
-        kind = known[0].name if known is not None else enforcing.choose("auto").name
+        kind = known[0].name if known is not None else backends.choose("auto").name
     sessions = machine.own_sessions()
     if options.off:
-        was = panicking.is_on(kind)
-        panicking.stop(kind)
-        said = "panic is over: the policy decides again" if was else "there was no panic"
+        found = panicking.where()
+        for each in found:
+            panicking.stop(each)
+        said = "panic is over: the policy decides again" if found else "there was no panic"
     else:
         panicking.start(kind, sessions)
         left = f" and your session {sessions[0]}" if sessions else ""
@@ -277,7 +273,7 @@ def install(options: Namespace) -> int:
     if options.json:
         print(encode({"written": written}))
     else:
-        print("\n".join(f"wrote {path}" for path in written))
+        print("\n".join(f"wrote {printable(path)}" for path in written))
         if remembered.current() is None:
             print("no policy is in force yet: what pfw up puts in force comes back at each boot")
     return OK
@@ -290,5 +286,5 @@ def uninstall(options: Namespace) -> int:
     if options.json:
         print(encode({"removed": removed}))
     else:
-        print("\n".join(f"removed {path}" for path in removed) or "there was nothing of ours")
+        print("\n".join(f"removed {printable(path)}" for path in removed) or "there was nothing of ours")
     return OK

@@ -10,7 +10,7 @@ from pfw.cli.ask import BAD_INPUT, OK, REFUSED, tell, tell_faults
 from pfw.commands.answer import loaded, state, told
 from pfw.commands.enforcing import apply, outcome_lines
 from pfw.commands.watching import wish_of
-from pfw.daemon import enforcing
+from pfw.daemon import backends
 from pfw.daemon.enforcing import PendingError, Wanted
 from pfw.daemon.kernel_watch import KernelWatch
 from pfw.daemon.lockout import LockoutError
@@ -59,7 +59,7 @@ def enforced(options: Namespace) -> int:
 
 
 def _watch(options: Namespace, remembered: State, path: Path, seen: Watch) -> int:
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     if known is None:
         raise RefusedError("the policy was taken out while it was put in force")
     output = Output(wait=False)

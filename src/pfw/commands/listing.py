@@ -10,11 +10,11 @@ from pfw.cli import rules
 from pfw.cli.screen import encode
 from pfw.commands.answer import BAD_INPUT, NO, OK, loaded, state, tell, told
 from pfw.commands.enforcing import apply, list_status
-from pfw.daemon import enforcing, listing, machine
+from pfw.daemon import backends, enforcing, listing, machine
 from pfw.daemon.state import State
 from pfw.drivers import clock
 from pfw.model.address import AddressSet, parse_address
-from pfw.model.policy import Policy
+from pfw.model.policy import Blocklist, Policy
 from pfw.model.text import printable
 
 
@@ -22,11 +22,11 @@ from pfw.model.text import printable
 def lists(options: Namespace) -> int:
     """`pfw lists`."""
     remembered = state()
-    policy, path = _policy(remembered, options.rules)
+    policy = _policy(remembered, options.rules)
     if options.what == "why":
         return _why(remembered, policy, options)
     if options.what == "update":
-        return _update(remembered, policy, path, options)
+        return _update(remembered, policy, options)
     found = list_status(remembered, policy)
     if options.json:
         print(encode([screen.list_facts(each) for each in found]))
@@ -35,25 +35,28 @@ def lists(options: Namespace) -> int:
     return OK
 
 
-def _policy(remembered: State, named: str | None) -> tuple[Policy, str]:
+def _policy(remembered: State, named: str | None) -> Policy:
     """The policy that is in force, or the one that is named."""
-    known = enforcing.in_force(remembered) if named is None else None
+    known = backends.in_force(remembered) if named is None else None
     content = remembered.rules_of(known[1].generation) if known is not None else None
     if known is not None and content is not None:
-        return rules.parse(content, Path(known[1].path)), known[1].path
-    found = loaded(named)
-    return found.policy, str(found.path)
+        return rules.parse(content, Path(known[1].path))
+    return loaded(named).policy
 
 
-def _update(remembered: State, policy: Policy, path: str, options: Namespace) -> int:
+def _update(remembered: State, policy: Policy, options: Namespace) -> int:
     names = {each.name for each in policy.blocklists}
     for name in options.names:
         if name not in names:
             tell(f"the policy has no block list {name!r}")
             return BAD_INPUT
     wanted = [each for each in policy.blocklists if each.enabled and (not options.names or each.name in options.names)]
+    with remembered.files.locked():
+        return _update_locked(remembered, policy, options, wanted)
+
+
+def _update_locked(remembered: State, policy: Policy, options: Namespace, wanted: list[Blocklist]) -> int:
     folder = remembered.files.path / "lists"
-    remembered.files.make()
     own = AddressSet().union(*(addresses for _, addresses in machine.protected()))
     results = listing.refresh(
         folder, wanted, own, clock.now(), due_only=options.due, accept_shrunken=options.accept_shrunken,
@@ -61,7 +64,7 @@ def _update(remembered: State, policy: Policy, path: str, options: Namespace) ->
     )  # fmt: skip
     listing.prune(folder, policy.blocklists)
     if any(each.outcome == "updated" for each in results):
-        _load(remembered, path)
+        _load(remembered)
     if options.json:
         print(encode([{"name": each.name, "outcome": each.outcome, "text": printable(each.line)} for each in results]))
     else:
@@ -69,14 +72,15 @@ def _update(remembered: State, policy: Policy, path: str, options: Namespace) ->
     return NO if any(each.outcome in ("kept", "failed") for each in results) else OK
 
 
-def _load(remembered: State, path: str) -> None:
+def _load(remembered: State) -> None:
     """Bring the new content into the kernel, with the policy that is in force there."""
-    known = enforcing.in_force(remembered)
+    known = backends.in_force(remembered)
     content = remembered.rules_of(known[1].generation) if known is not None else None
     if known is None or content is None or remembered.pending() is not None:
         return
+    path = known[1].path
     policy = rules.parse(content, Path(path))
-    wanted = enforcing.Wanted(policy=policy, path=path, content=content, backend=known[0].name, force=True, why="lists")
+    wanted = enforcing.Wanted(policy=policy, path=path, content=content, backend=known[0].name, why="lists")
     apply(remembered, wanted)
 
 

@@ -97,6 +97,9 @@ class Backend(Protocol):
     def live(self) -> Live | None:
         """What of ours is in the kernel; None where nothing is."""
 
+    def sweep_others(self, generation: int) -> None:
+        """Remove what is left of all generations but this one."""
+
     def show(self, plan: Plan) -> str:
         """The ruleset of a plan as it would be loaded."""
 

@@ -18,7 +18,7 @@ from pfw.daemon.state import State
 from pfw.drivers import clock
 from pfw.enforce.bans import protected
 from pfw.enforce.nft_table import BANS_MAX, Ban
-from pfw.model.address import AddressSet, Range, format_range, parse_range, parse_ranges
+from pfw.model.address import IPV4_LAST, IPV6_FIRST, AddressSet, Range, format_range, parse_range, parse_ranges
 
 FILE = "bans.json"
 DEFAULT_S = 86_400.0
@@ -64,16 +64,27 @@ def _left(pair: Range, record: Record, now: float) -> Ban:
     return Ban(pair, None if record.until is None else max(1, int(record.until - now)))
 
 
+_MAPPED: Range = (IPV6_FIRST | 0xFFFF << 32, IPV6_FIRST | 0xFFFF << 32 | IPV4_LAST)
+"""IPv4 addresses as some programs write them (`::ffff:192.0.2.1`); no packet carries them."""
+
+
+def plain(pair: Range) -> Range:
+    """A range of mapped addresses as the IPv4 addresses that they are."""
+    if _MAPPED[0] <= pair[0] and pair[1] <= _MAPPED[1]:
+        return pair[0] - _MAPPED[0], pair[1] - _MAPPED[0]
+    return pair
+
+
 def parse(texts: Sequence[str]) -> tuple[list[Range], list[str]]:
     """What texts name, and a line for each that names nothing."""
     try:
-        return parse_ranges(list(texts)), []
+        return [plain(pair) for pair in parse_ranges(list(texts))], []
     except ValueError:
         pass
     ranges, faults = [], []
     for text in texts:
         try:
-            ranges.append(parse_range(text))
+            ranges.append(plain(parse_range(text)))
         except ValueError as error:
             faults.append(f"{text!r} {error}")
     return ranges, faults

@@ -20,6 +20,7 @@ from pfw.drivers.iptables import KINDS
 from pfw.drivers.programs import Job, RefusedError, find, run
 
 UNITS = Path("/etc/systemd/system")
+_PREPARED = "pending-"
 _FILES = "boot"
 """What the names of those files begin with."""
 _RUNNING = Path("/run/systemd/system")
@@ -96,6 +97,30 @@ def keep_files(state: State, backend: Backend, change: Change) -> None:
     for name, text in files.items():
         state.files.write(name, text.encode(errors="surrogateescape"))
     remove_files(state, frozenset(files))
+
+
+def prepare_files(state: State, change: Change) -> None:
+    """Write down what a boot brings back if the change is confirmed. Raises OSError."""
+    drop_prepared(state)
+    for name, text in change.boot().items():
+        state.files.write(f"{_PREPARED}{name}", text.encode(errors="surrogateescape"))
+
+
+def keep_prepared(state: State, backend: Backend) -> None:
+    """The change is confirmed: what was written down counts. Raises OSError."""
+    names = [name.removeprefix(_PREPARED) for name in state.files.names(".") if name.startswith(_PREPARED)]
+    bans = backend.boot_bans(banning.active(state, clock.now()))
+    for name in names:
+        state.files.rename(f"{_PREPARED}{name}", name)
+    for name, text in bans.items():
+        state.files.write(name, text.encode(errors="surrogateescape"))
+    remove_files(state, frozenset([*names, *bans]))
+
+
+def drop_prepared(state: State) -> None:
+    for name in state.files.names("."):
+        if name.startswith(_PREPARED):
+            state.files.remove(name)
 
 
 def has_files(state: State) -> bool:

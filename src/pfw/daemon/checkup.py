@@ -12,7 +12,7 @@ import msgspec
 
 from pfw.daemon import banning, listing, panic
 from pfw.daemon.backend import Backend
-from pfw.daemon.enforcing import any_active, in_force
+from pfw.daemon.backends import any_active, in_force
 from pfw.daemon.state import GUARD_REPORT, Applied, State
 from pfw.drivers import clock, foreign, netfilter
 from pfw.drivers.programs import RefusedError

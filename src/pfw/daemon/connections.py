@@ -75,14 +75,18 @@ class _View:
 
     def flow(self, entry: Entry) -> Flow:
         direction = self._direction(entry)
-        other = entry.destination if direction is Direction.OUT else entry.source
+        destination, port = entry.destination, entry.port
+        if direction is not Direction.FORWARD and entry.status & _DESTINATION_REWRITTEN:
+            # Arriving and leaving packets are judged behind the rewrite; forwarded ones by what was sent.
+            destination, port = entry.reply_source, entry.reply_source_port
+        other = destination if direction is Direction.OUT else entry.source
         return Flow(
             direction=direction,
             protocol=entry.protocol,
             source=entry.source,
-            destination=entry.destination,
+            destination=destination,
             source_port=entry.source_port,
-            port=entry.port,
+            port=port,
             icmp_type=entry.icmp_type,
             interface=self._on(entry, other),
         )

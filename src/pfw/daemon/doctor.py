@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from pfw.daemon import boot, checkup
-from pfw.daemon.enforcing import Load, choose, in_force, named
+from pfw.daemon.backends import choose, in_force, named
 from pfw.daemon.state import State
 from pfw.drivers import foreign
 from pfw.drivers.programs import RefusedError
@@ -29,6 +29,9 @@ _KINDS = (NFT_OF_IPTABLES, "iptables-legacy")
 _FILTERED_MAX = 32
 """Interfaces whose tc filters are asked for."""
 _OUR_NAME = "pfw"
+
+Load = Callable[[bytes, str], Policy]
+"""A policy of its text and the name of its file."""
 
 
 def examine(state: State, load: Load, units: Path = boot.UNITS) -> list[Finding]:

@@ -11,18 +11,16 @@ import hashlib
 from collections.abc import Callable, Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from pfw import __version__
-from pfw.daemon import banning, boot, connections, listing, machine
+from pfw.daemon import banning, boot, confirming, connections, listing, machine, panic
 from pfw.daemon.backend import Backend, Before, Change
+from pfw.daemon.backends import BACKENDS, choose, in_force, named
 from pfw.daemon.guard import Guard, Order, take_back
-from pfw.daemon.iptables import Iptables
 from pfw.daemon.lockout import check_lockout
 from pfw.daemon.nftables import Nftables
 from pfw.daemon.state import CURRENT, GUARD_REPORT, PENDING, Applied, Named, Pending, State
 from pfw.drivers import clock
-from pfw.drivers.iptables import KINDS
 from pfw.drivers.programs import RefusedError, run
 from pfw.enforce.conditions import Place, Plan
 from pfw.enforce.plan import make_plan, only_bans
@@ -30,9 +28,6 @@ from pfw.model.address import AddressSet
 from pfw.model.policy import Policy
 from pfw.policy.blocking import with_lists
 
-BACKENDS = ("nftables", *KINDS)
-Load = Callable[[bytes, str], Policy]
-"""A policy of its text and the name of its file."""
 _STALE_S = 180 * 86400
 """Schedules are laid out for years; one that was laid out so long ago is laid out anew, though nothing changed."""
 
@@ -72,40 +67,6 @@ class Outcome(Struct, frozen=True, kw_only=True):
     until: float | None = None
 
 
-def choose(name: str) -> Backend:
-    """The backend of this name; for `auto` the first that works here. Raises RefusedError."""
-    if name != "auto":
-        backend = named(name)
-        reason = backend.unusable()
-        if reason is not None:
-            raise RefusedError(f"{name} cannot be used here: {reason}")
-        return backend
-    reasons = []
-    for each in ("nftables", "iptables"):
-        backend = named(each)
-        reason = backend.unusable()
-        if reason is None:
-            return backend
-        reasons.append(f"{each}: {reason}")
-    raise RefusedError(f"nothing here can filter: {'; '.join(reasons)}")
-
-
-def named(name: str) -> Backend:
-    """The backend of this name, whether it works here or not."""
-    return Nftables() if name == "nftables" else Iptables(name)
-
-
-def in_force(state: State) -> tuple[Backend, Applied] | None:
-    """What shall be in force: its backend and what was applied. Where the kernel has turned to a generation that we
-    did not live to write down, it is that one."""
-    applied = state.applied(state.current())
-    backend: Backend = Nftables() if applied is None else named(applied.backend)
-    live = backend.generation()
-    if live and (applied is None or live != applied.generation):
-        applied = state.applied(live) or applied
-    return None if applied is None else (named(applied.backend), applied)
-
-
 class _Up:
     """One policy on its way into force."""
 
@@ -126,6 +87,7 @@ class _Up:
 
     def run(self) -> Outcome:
         state, wanted = self._state, self._wanted
+        confirming.drop_stale(state)
         if state.pending() is not None:
             raise PendingError("a policy waits for its confirmation: pfw confirm keeps it, pfw down takes all out")
         applied = self._before[1] if self._before is not None else None
@@ -158,11 +120,11 @@ class _Up:
 
     def _complete(self, applied: Applied) -> None:
         """What is in force already, but was put there by another file of the same content, lost its boot files, or
-        whoever put it there did not live to write them."""
-        if not applied.lasting or not boot.has_files(self._state):
-            self._make_lasting(
-                self._backend.change(self._plan, applied.generation, tell_all=applied.tell_all), applied.generation
-            )
+        whoever put it there did not live to write them, or to end what another backend does."""
+        beside = self._backend.kind != Nftables.name and Nftables().generation() is not None
+        if beside or not applied.lasting or not boot.has_files(self._state):
+            change = self._backend.change(self._plan, applied.generation, tell_all=applied.tell_all)
+            self._make_lasting(change, applied.generation, applied.fingerprint)
         elif applied.path != self._wanted.path:
             self._keep(applied.generation, applied.fingerprint, lasting=True)
 
@@ -201,37 +163,47 @@ class _Up:
             if guard is not None:
                 guard.dropped()
             raise
-        until = self._settle(change, guard, generation, old)
+        until = self._settle(change, guard, generation, fingerprint, old)
         return self._outcome(generation, text, changed=True, cut=cut, known=known, until=until)
 
-    def _settle(self, change: Change, guard: Guard | None, generation: int, old: Before | None) -> float | None:
+    def _settle(
+        self, change: Change, guard: Guard | None, generation: int, fingerprint: str, old: Before | None
+    ) -> float | None:
         """All that follows once it is in force: it waits to be confirmed, or is here to stay."""
         wanted = self._wanted
         until = None
         if wanted.confirm_s is not None:
             until = clock.now() + wanted.confirm_s
             before = old.generation if old is not None else None
+            boot.prepare_files(self._state, change)
             self._state.set_pending(Pending(generation, before, until))
         if guard is not None:
             guard.applied()
         if until is None:
             try:
-                self._make_lasting(change, generation)
+                self._make_lasting(change, generation, fingerprint)
             except (RefusedError, OSError) as error:
                 said = "it is in force, but not everything behind that could be done; pfw up tries again"
                 raise RefusedError(f"{said}: {error}") from None
         return until
 
-    def _make_lasting(self, change: Change, generation: int) -> None:
+    def _make_lasting(self, change: Change, generation: int, fingerprint: str) -> None:
         wanted, state = self._wanted, self._state
-        if self._before is not None and self._before[0].kind != self._backend.kind:
-            for job in self._before[0].removal(self._before[1].created):
-                run(job)
+        self._remove_others()
         boot.keep_files(state, self._backend, change)
         state.remember(time=clock.now(), path=wanted.path, text=wanted.content, sha256=self._sha256, why=wanted.why)
         change.sweep()
-        # What was before belonged to the fingerprint as well.
-        self._keep(generation, change.verify(), lasting=True)
+        self._keep(generation, fingerprint, lasting=True)
+
+    def _remove_others(self) -> None:
+        """No other backend filters any more: not the one before, nor what somebody left who died on the way."""
+        before = self._before
+        for other in map(named, BACKENDS):
+            was = before is not None and before[0].kind == other.kind
+            left = isinstance(other, Nftables) or (before is not None and not before[1].lasting)
+            if other.kind != self._backend.kind and (was or left) and other.unusable() is None:
+                for job in other.removal(before[1].created if before is not None and was else ()):
+                    run(job)
 
     def _guard(self, change: Change, old: Before | None) -> Guard | None:
         wanted, files = self._wanted, self._state.files
@@ -314,25 +286,6 @@ def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan:
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
-def confirm(state: State, load: Load, tell: Callable[[str], None]) -> Applied | None:
-    """Keep the policy that waits; None where none does, or it was too late. Raises RefusedError and OSError."""
-    with state.files.locked():
-        pending = state.take_pending()
-        applied = None if pending is None else state.applied(pending.generation)
-        content = None if applied is None else state.rules_of(applied.generation)
-        if applied is None or content is None:
-            return None
-        policy = load(content, applied.path)
-        backend = named(applied.backend)
-        plan = make_plan(policy, machine.surroundings(), listing.of_policy(state, policy, tell))
-        change = backend.change(plan, applied.generation, tell_all=applied.tell_all)
-        boot.keep_files(state, backend, change)
-        state.remember(time=clock.now(), path=applied.path, text=content, sha256=applied.sha256, why="confirmed")
-        change.sweep()
-        state.keep(replace(applied, fingerprint=change.verify(), lasting=True), content)
-        return applied
-
-
 def down(state: State) -> list[str]:
     """Take everything of ours out of the kernel; the backends in which there was something."""
     with state.files.locked():
@@ -341,25 +294,24 @@ def down(state: State) -> list[str]:
         removed = []
         for name in BACKENDS:
             backend = named(name)
-            if name == "iptables" or backend.unusable() is not None:
+            if name == "iptables":
+                continue
+            reason = backend.unusable()
+            if reason is not None:
+                if backend.generation() is not None:
+                    raise RefusedError(f"what is in force cannot be taken out: {reason}")
                 continue
             ours = known is not None and known[0].kind == backend.kind
             jobs = backend.removal(known[1].created if known is not None and ours else ())
             for job in jobs:
                 run(job)
             removed += [name] if jobs else []
+        for kind in panic.where():
+            panic.stop(kind)
         state.set_current(None)
         boot.remove_files(state)
+        boot.drop_prepared(state)
         return removed
-
-
-def any_active() -> Backend | None:
-    """The first backend in whose kernel something of ours decides; what a crash left that hangs on nothing does not."""
-    for name in BACKENDS:
-        backend = named(name)
-        if name != "iptables" and backend.generation():
-            return backend
-    return None
 
 
 def make_room_for_bans(state: State, tell: Callable[[str], None]) -> Backend:

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from pfw.daemon.backend import Before, Counted, Live, TablesBefore, Undo
 from pfw.drivers import iptables, nft
-from pfw.drivers.programs import Job, RefusedError
+from pfw.drivers.programs import Job, RefusedError, run
 from pfw.enforce import render_iptables as rendering
 from pfw.enforce.conditions import Plan
 from pfw.enforce.nft_table import Ban
+from pfw.enforce.plan import without_units
 from pfw.enforce.render_iptables import BAN_SETS, FAMILIES, NOTHING, Tables
 from pfw.model.address import Range, format_range, parse_range
 
@@ -82,15 +83,18 @@ class IptablesChange:
     def created(self) -> list[str]:
         if iptables.same_kind(self._kind) != "iptables-nft":
             return []
-        return [
-            f"{_FAMILIES[family]} {table}"
-            for family in FAMILIES
-            for table in rendering.JUMPS
-            if f"*{table}\n" not in self._saved[family]
-        ]
+        found = []
+        for family, word in _FAMILIES.items():
+            for table, jumps in rendering.JUMPS.items():
+                if f"*{table}\n" not in self._saved[family]:
+                    found.append(f"{word} {table}")
+                else:
+                    # iptables-save shows those that are not there as well.
+                    found += [f"{word} {table} {caller}" for caller, _ in jumps if not _is_there(word, table, caller)]
+        return found
 
     def boot(self) -> dict[str, str]:
-        whole = rendering.render(self._plan, self._generation, tell_all=self._tell_all)
+        whole = rendering.render(without_units(self._plan), self._generation, tell_all=self._tell_all)
         files = {
             f"boot.{self._kind}.v{family}": rendering.restore(whole.families[family], {}, {}) for family in FAMILIES
         }
@@ -138,6 +142,12 @@ class Iptables:
             return None
         return Live(_generation(saved[0]), "".join(map(_fingerprint, saved)))
 
+    def sweep_others(self, generation: int) -> None:
+        ours = f"pfw-g{generation}-"
+        gone = sorted(name for name in iptables.set_names() if name.startswith("pfw-g") and not name.startswith(ours))
+        if gone:
+            iptables.load_sets("".join(f"destroy {name}\n" for name in gone))
+
     def show(self, plan: Plan) -> str:
         made = rendering.render(plan, 1)
         parts = [f"# ipset restore\n{made.sets}"]
@@ -163,6 +173,11 @@ class Iptables:
             for table in rendering.without_others(saved):
                 if f"{_FAMILIES[family]} {table}" in created:
                     jobs.append(nft.job(f"delete table {_FAMILIES[family]} {table}\n"))
+            for table, jumps in rendering.JUMPS.items():
+                for caller, _ in jumps if present else ():
+                    place = f"{_FAMILIES[family]} {table} {caller}"
+                    if place in created and _is_free(saved, table, caller):
+                        jobs.append(nft.job(f"delete chain {place}\n"))
         ours = sorted(name for name in iptables.set_names() if name.startswith("pfw-"))
         others = [Iptables(kind) for kind in iptables.KINDS[1:] if kind != self.kind and not iptables.missing(kind)]
         if ours and not any(other.live() for other in others):
@@ -195,6 +210,23 @@ class Iptables:
 
     def bans(self) -> set[Range]:
         return {parse_range(line.split()[0]) for name in BAN_SETS.values() for line in iptables.members(name)}
+
+
+def _is_there(family: str, table: str, chain: str) -> bool:
+    """Whether a chain is; without the program nft nobody knows, and it counts as somebody else's."""
+    try:
+        run(Job(("nft", "list", "chain", family, table, chain)))
+    except RefusedError as error:
+        return error.missing is not None
+    return True
+
+
+def _is_free(saved: str, table: str, chain: str) -> bool:
+    """Whether a built-in chain lets all pass and nobody but us has a rule in it."""
+    lines = saved.partition(f"*{table}\n")[2].partition("COMMIT\n")[0].splitlines()
+    rules = [line.partition(" -A ")[2] or line.partition("-A ")[2] for line in lines if "-A " in line]
+    theirs = [rule for rule in rules if rule.startswith(f"{chain} ") and not rule.startswith(f"{chain} -j PFW-")]
+    return not theirs and any(line.startswith(f":{chain} ACCEPT ") for line in lines)
 
 
 def _ban_set(pair: Range) -> str:

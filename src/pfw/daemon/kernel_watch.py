@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from pfw.daemon import enforcing
+from pfw.daemon import backends
 from pfw.daemon.backend import Backend, Counted
 from pfw.daemon.monitor import PERIOD_S, STATISTICS_S, Stop, statistics
 from pfw.daemon.recording import RecorderProcess
@@ -209,7 +209,7 @@ class KernelWatch:
 
     def _tell_untold(self) -> None:
         """How many packets the rules did not tell of, since they were too many."""
-        known = enforcing.in_force(self._state)
+        known = backends.in_force(self._state)
         if known is None:
             return
         names = {each.counter: each.name for each in known[1].verdicts}
@@ -226,7 +226,7 @@ class KernelWatch:
 
     def _totals(self) -> Totals:
         """What the kernel counted since the watch began."""
-        known = enforcing.in_force(self._state)
+        known = backends.in_force(self._state)
         rows = []
         now = self._counters()
         for each in known[1].verdicts if known is not None else []:

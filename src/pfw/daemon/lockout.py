@@ -20,10 +20,11 @@ class LockoutError(Exception):
 
 
 def check_lockout(policy: Policy) -> None:
-    """Raises LockoutError where the policy, with its block lists, would cut the remote session that asks."""
+    """Raises LockoutError where the policy, with its block lists, would cut the remote session that asks; where
+    that cannot be told, any remote login."""
     now = clock.now()
     moment = Moment(now, clock.utc_offset_s(now))
-    for session in machine.own_sessions():
+    for session in machine.own_sessions() or machine.login_sessions():
         verdict = decide_slowly(policy, session.flow(), moment)
         if verdict.action is not Action.ALLOW:
             raise LockoutError(session, verdict)

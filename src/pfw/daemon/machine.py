@@ -42,7 +42,7 @@ class Session(Struct, frozen=True):
             destination=self.local,
             source_port=self.remote_port,
             port=self.port,
-            interface=_interface_of(self.local),
+            interface=_interface_to(self.remote),
         )
 
 
@@ -63,6 +63,14 @@ def own_sessions() -> list[Session]:
             with suppress(ValueError):
                 remote, local = (parse_address(text.partition("%")[0]) for text in (said[0], said[2]))
                 found.add(Session(remote, int(said[1]), local, int(said[3])))
+    return [each for each in sorted(found, key=str) if each.remote not in _LOOPBACK]
+
+
+def login_sessions() -> list[Session]:
+    """All remote logins that programs for them have accepted: whoever types in a tmux or screen that one of them
+    began is no child of it."""
+    logins = procfs.login_inodes()
+    found = {each for each, inode in _accepted() if inode in logins}
     return [each for each in sorted(found, key=str) if each.remote not in _LOOPBACK]
 
 
@@ -113,9 +121,10 @@ def _accepted() -> list[tuple[Session, int]]:
     return []
 
 
-def _interface_of(local: bytes) -> str | None:
+def _interface_to(remote: bytes) -> str | None:
+    """The interface by which a session comes, as the way back to it tells."""
     with suppress(OSError, WireError):
-        return next((name for name, packed, _ in netlink.interface_addresses() if packed == local), None)
+        return netlink.route_interface(remote)
     return None
 
 

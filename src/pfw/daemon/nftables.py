@@ -18,8 +18,9 @@ from pfw.enforce.bans import flattened
 from pfw.enforce.conditions import BANNED, IPV4, Plan, Verdict
 from pfw.enforce.nft_table import BAN_CHAINS, BAN_SETS, HITS, HITS_TIMEOUT_S, TABLE, Ban
 from pfw.enforce.nft_text import family_of
-from pfw.enforce.plan import only_bans
+from pfw.enforce.plan import only_bans, without_units
 from pfw.model.address import IPV4_LAST, IPV6_LAST, Range, as_int, from_int
+from pfw.wire.netlink import attributes
 
 _PROBE = """table inet pfw_probe {
 	set hits { typeof numgen inc mod 2; size 2; flags dynamic,timeout; timeout 1d; }
@@ -37,6 +38,8 @@ _PROBE = """table inet pfw_probe {
 """What every ruleset of ours uses; asked of the kernel and never loaded."""
 
 _GOTO = re.compile(rb"g([0-9]{1,9})_in\0")
+_NAMELESS = re.compile(rb"__(?:set|map)[0-9]+\0+")
+_RULE_HANDLE, _RULE_POSITION = 3, 6
 
 
 class NftChange:
@@ -45,6 +48,7 @@ class NftChange:
     def __init__(self, plan: Plan, generation: int, *, tell_all: bool) -> None:
         self._plan = plan
         self._generation = generation
+        self._is_first = not netfilter.table_exists(TABLE)
         self.ruleset = render_nftables.render(plan, generation, netfilter.read_set_names(TABLE), tell_all=tell_all)
 
     def load(self) -> None:
@@ -74,7 +78,7 @@ class NftChange:
         return _fingerprint(hooks, found)
 
     def sweep(self) -> None:
-        there = netfilter.read_names(TABLE)
+        there = None if self._is_first else netfilter.read_names(TABLE)
         if there is None:
             return
         names = nft_table.Names(there.chains, there.sets, there.counters)
@@ -86,7 +90,9 @@ class NftChange:
         return []
 
     def boot(self) -> dict[str, str]:
-        return {"boot.nft": self.ruleset.whole}
+        plan = without_units(self._plan)
+        whole = self.ruleset.whole if plan is self._plan else render_nftables.render(plan, self._generation).whole
+        return {"boot.nft": whole}
 
 
 class Nftables:
@@ -114,6 +120,13 @@ class Nftables:
         if hooks is None or generation is None:
             return None
         return Live(generation or None, _fingerprint(hooks, _read(hooks, generation)))
+
+    def sweep_others(self, generation: int) -> None:
+        there = netfilter.read_names(TABLE)
+        if there is not None:
+            leftovers = nft_table.sweep_generations(nft_table.Names(there.chains, there.sets), generation)
+            if leftovers:
+                nft.load(leftovers)
 
     def show(self, plan: Plan) -> str:
         return render_nftables.render(plan, 1).whole
@@ -249,8 +262,15 @@ def _banned() -> Verdict:
 
 
 def _fingerprint(hooks: Mapping[str, netfilter.BaseHook | None], rules: Mapping[str, list[bytes]]) -> str:
-    """A digest of what was read, the hooks with it."""
-    digest = hashlib.sha256(repr(_hooked(hooks)).encode())
+    """A digest of what was read, the hooks and the table's flags with it: the same after a boot."""
+    digest = hashlib.sha256(repr((netfilter.table_flags(TABLE), _hooked(hooks))).encode())
     for name in sorted(rules):
-        digest.update(name.encode() + b"\0" + b"".join(rules[name]))
+        digest.update(name.encode() + b"\0" + b"".join(map(_steady, rules[name])))
     return digest.hexdigest()
+
+
+def _steady(rule: bytes) -> bytes:
+    """A rule without what it gets anew when the same is loaded again, to go back or at a boot: the numbers of rules,
+    and of sets without a name."""
+    kept = (value for kind, value in attributes(memoryview(rule)) if kind not in (_RULE_HANDLE, _RULE_POSITION))
+    return _NAMELESS.sub(b"__set", b"".join(kept))

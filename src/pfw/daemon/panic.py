@@ -6,6 +6,8 @@ away again without anybody knowing what there was. It does not outlast a boot.
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from pfw.daemon.machine import Session
 from pfw.drivers import iptables, netfilter, nft
 from pfw.drivers.programs import RefusedError
@@ -15,6 +17,21 @@ TABLE = "pfw_panic"
 _CHAINS = {"PREROUTING": "PFWPANIC-IN", "OUTPUT": "PFWPANIC-OUT"}
 _DISCOVERY = (133, 134, 135, 136)
 """What an IPv6 session needs to find its way to the next hop (RFC 4861)."""
+
+
+KINDS = ("nftables", "iptables-nft", "iptables-legacy")
+
+
+def where() -> list[str]:
+    """The kinds of backends in which it is panic; what cannot be looked at is left out."""
+    found = []
+    for kind in KINDS:
+        if kind != "nftables" and iptables.missing(kind) is not None:
+            continue
+        with suppress(OSError, RefusedError):
+            if is_on(kind):
+                found.append(kind)
+    return found
 
 
 def is_on(backend: str) -> bool:

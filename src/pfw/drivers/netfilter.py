@@ -39,6 +39,7 @@ __all__ = [
     "read_set_names",
     "read_table",
     "table_exists",
+    "table_flags",
     "track",
 ]
 
@@ -114,8 +115,7 @@ def read_chains(table: str) -> dict[str, BaseHook | None] | None:
 
 
 def read_rules(table: str, chains: Iterable[str]) -> dict[str, list[bytes]]:
-    """The rules of some chains of a table, each as the kernel tells it; it tells the same as long as nobody touches
-    them (a rule that is put in anew has another handle). None for a chain that is not there.
+    """The rules of some chains of a table, each as the kernel tells it. None for a chain that is not there.
 
     Asked chain by chain: a list of all rules costs the kernel time that grows with their square.
     """
@@ -143,6 +143,11 @@ def _take_rules(data: bytes, rules: list[bytes]) -> bool:
         else:
             rules.append(bytes(split(body)[2]))
     return True
+
+
+def table_flags(table: str) -> int | None:
+    """The flags of a table, of which one switches it off; None where there is no such table."""
+    return _table_flags(table)
 
 
 def read_set_names(table: str) -> frozenset[str]:

@@ -75,6 +75,10 @@ class Store:
         """Put a file in the place of the one there was, or leave that one as it is."""
         write(self.path / name, content, mode)
 
+    def rename(self, old: str, new: str) -> None:
+        """Put a file in the place of another, or leave that one as it is. Raises OSError."""
+        os.replace(self.path / old, self.path / new)
+
     def remove(self, name: str) -> None:
         with suppress(FileNotFoundError):
             (self.path / name).unlink()
@@ -89,7 +93,10 @@ class Store:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Within, nobody else changes anything. Waits for whoever does; a lock outlives its process only as long as
-        a program that it has started (`programs.py`)."""
+        a program that it has started (`programs.py`). Who has it may ask again."""
+        if self.lock is not None:
+            yield
+            return
         self.make()
         descriptor = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -35,6 +35,7 @@ TYPES = {c.IPV4: "ipv4_addr", c.IPV6: "ipv6_addr"}
 _HOOKS = {Place.IN: "input", Place.OUT: "output", Place.FORWARD: "forward"}
 _PRIORITY = "filter - 5"
 """Before ufw, iptables and Docker, so that counts are true; order does not matter for the verdict."""
+_OWN = re.compile("g([0-9]{1,9})_")
 _MAP = re.compile("g[0-9]+_m[0-9]+")
 
 
@@ -93,6 +94,15 @@ def sweep(there: Names, plan: Plan, kept: Iterable[Ruleset]) -> str:
     sets = sets.union(*(each.sets | each.long_sets for each in kept))
     counters = {name for verdict in plan.verdicts for name in (verdict.counter, over_counter(verdict.counter))}
     return _delete(Names(there.chains - chains, there.sets - sets, there.counters - counters))
+
+
+def sweep_generations(there: Names, kept: int) -> str:
+    """Delete what belongs to other generations than this one, whatever they were."""
+
+    def other(names: frozenset[str]) -> frozenset[str]:
+        return frozenset(name for name in names if (own := _OWN.match(name)) and int(own[1]) != kept)
+
+    return _delete(Names(other(there.chains), other(there.sets)))
 
 
 def drop_generation(ruleset: Ruleset) -> str:

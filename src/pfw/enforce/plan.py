@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from pfw.enforce import conditions as c
 from pfw.enforce.conditions import CannotError, Condition, Place, Plan, State, Step, Verdict
@@ -64,6 +65,18 @@ def make_plan(policy: Policy, around: Surroundings, lists: Mapping[str, AddressS
     allowing = {direction for direction, action in policy.defaults.items() if action is Action.ALLOW}
     passing = frozenset(place for place in Place if _DIRECTIONS[place] in allowing)
     return Plan(tuple(planner.verdicts), chains, passing, tuple(planner.notes))
+
+
+def without_units(plan: Plan) -> Plan:
+    """The plan without the steps that name a control group: at a boot there is none yet, and a ruleset that names one
+    is refused whole. Such steps only allow, so what is left is stricter."""
+
+    def named(step: Step) -> bool:
+        return any(isinstance(condition, c.OfUnit) for condition in step.conditions)
+
+    chains = {place: replace(chain, rules=tuple(step for step in chain.rules if not named(step)))
+              for place, chain in plan.chains.items()}  # fmt: skip
+    return plan if chains == plan.chains else replace(plan, chains=chains)
 
 
 def only_bans() -> Plan:

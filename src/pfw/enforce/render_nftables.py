@@ -206,7 +206,8 @@ class _Renderer:
         """What ends a packet's way. A reject always drops, too: none of its answers lets a packet on."""
         if action is Action.REJECT:
             if f"{self._front}reject" not in self.chains:
-                self._open("reject").extend(_REFUSALS)
+                with_ports = self._named("type inet_proto", "", _ANSWERED_BY_PORT)
+                self._open("reject").extend(line.format(with_ports=with_ports) for line in _REFUSALS)
             return f"goto {self._front}reject"
         return "drop" if action is Action.BLOCK else "accept"
 
@@ -228,9 +229,10 @@ class _Renderer:
         return self._limit_sets[key]
 
 
+_ANSWERED_BY_PORT = ("17", "33", "132", "136")
 _REFUSALS = (
     "meta l4proto tcp reject with tcp reset",
-    "meta l4proto { udp, udplite, dccp, sctp } reject with icmpx port-unreachable",
+    "meta l4proto @{with_ports} reject with icmpx port-unreachable",
     "reject with icmpx admin-prohibited",
 )
 """The answers to what is refused: a reset, or an ICMP error that says "this port" where there are ports."""

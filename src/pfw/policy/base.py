@@ -70,8 +70,11 @@ def _dhcp(name: str, direction: Direction, source: Range, source_port: int, port
 
 
 def rules_in_order(policy: Policy) -> list[tuple[int | None, Rule]]:
-    """Every rule with its index in `policy.rules`; first, and with None, block lists and the base rules."""
-    always = (*policy.list_rules, *base_rules(policy.base))
+    """Every rule with its index in `policy.rules`; before them, and with None, what is always there: loopback, what is
+    on block lists, the other base rules."""
+    base = base_rules(policy.base)
+    loopback = int(policy.base.loopback)
+    always = (*base[:loopback], *policy.list_rules, *base[loopback:])
     return [(None, rule) for rule in always] + list(enumerate(policy.rules))
 
 
