@@ -5,7 +5,8 @@
     sudo python3 bench/run.py --quick               everything, coarsely
     python3 bench/run.py --only replay --runs 9     one part (no root: without live, memory and enforce)
     sudo python3 bench/run.py --only enforce        what filters: its cost, loading, bans, reloads
-    sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there
+    sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there (of a group
+                                                    that --only names, between its own)
 
 The standard library alone: pfw and the others run as processes of their own, in the checkout's `.venv` if there is one.
 """
@@ -62,7 +63,8 @@ def main() -> int:
         text = results(setting, chosen(options.only))
         print(text, end="")
         if options.write is not None:
-            options.write.write_text(replace_between_marks(options.write.read_text(), text))
+            group = options.only[0] if options.only and options.only[0] in GROUPS else ""
+            options.write.write_text(replace_between_marks(options.write.read_text(), text, group))
     except (BenchError, OSError, ValueError) as error:
         say(f"bench: {options.write or ''} {error}")
         return 1

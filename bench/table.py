@@ -7,7 +7,7 @@ from statistics import median
 
 NOTHING = "-"
 """The cell of what was not measured or cannot be."""
-BEGIN, END = "<!-- bench -->", "<!-- /bench -->"
+BEGIN, END = "<!-- bench{} -->", "<!-- /bench{} -->"
 
 
 class Section:
@@ -40,13 +40,15 @@ def render(sections: Sequence[Section], heading: str) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def replace_between_marks(text: str, bench: str) -> str:
-    """The text with what stands between the marks replaced. Raises ValueError where the marks are missing."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replace_between_marks(text: str, bench: str, group: str = "") -> str:
+    """The text with what stands between the marks (those of a group of parts have its name) replaced. Raises
+    ValueError where the marks are missing."""
+    mark, closing = (each.format(f" {group}" if group else "") for each in (BEGIN, END))
+    before, begin, rest = text.partition(mark)
+    _, end, after = rest.partition(closing)
     if not begin or not end:
-        raise ValueError(f"has no {BEGIN} followed by {END}")
-    return f"{before}{BEGIN}\n{bench}{END}{after}"
+        raise ValueError(f"has no {mark} followed by {closing}")
+    return f"{before}{mark}\n{bench}{closing}{after}"
 
 
 def _table(section: Section) -> str:

@@ -74,7 +74,7 @@ class TestLock:
         order = []
 
         def second() -> None:
-            with files.locked():
+            with Store(files.path).locked():
                 order.append("second")
 
         with files.locked():
@@ -84,6 +84,13 @@ class TestLock:
             order.append("first")
         thread.join()
         assert order == ["first", "second"]
+
+    def test_who_has_it_may_ask_again(self, files):
+        with files.locked():
+            with files.locked():
+                pass
+            assert files.lock is not None
+        assert files.lock is None
 
     def test_goes_with_its_process(self, files):
         code = (

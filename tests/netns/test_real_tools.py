@@ -67,8 +67,9 @@ class TestNmap:
     def test_sees_what_is_open_and_nothing_else(self, enforced, pair, net, scan, family):
         address = net.here if family == 4 else net.here6
         with self.listening(pair, net):
-            seen = pair.there.run("nmap", scan, f"-{family}" if family == 6 else "-n", "-n", "-Pn", "-p",
-                                  "8079,8080,8099-8103,8200,9090", "--max-retries=1", "-T4", address).stdout  # fmt: skip
+            ports = "8079,8080,8099-8103,8200,9090"
+            words = ("-n", "-Pn", "-p", ports, "--max-retries", "1", "-T4", *(["-6"] if family == 6 else []))
+            seen = pair.there.run("nmap", scan, *words, address).stdout
         states = dict(re.findall(r"^(\d+)/tcp +(\w+)", seen, re.MULTILINE))
         assert [port for port, state in states.items() if state == "open"] == ["8080", "8100", "8101", "8102"]
         assert [port for port, state in states.items() if state == "closed"] == ["8200"]

@@ -198,7 +198,7 @@ def test_ten_thousand_rules_take_no_time() -> None:
             begin = perf_counter()
             difference(old, new)
             took.append(perf_counter() - begin)
-        assert min(took) < 0.1
+        assert min(took) < 3  # a thirtieth of it on a quiet machine: its square would take minutes
     begin = perf_counter()
     assert len(lines(difference(old, policy_of(*reversed(rules))))) == 51
     assert perf_counter() - begin < 5

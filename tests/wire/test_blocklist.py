@@ -104,7 +104,7 @@ def texts(data: bytes) -> list[str]:
 @pytest.mark.parametrize("ends", [b"\n", b"\r\n", b"\r"], ids=["lf", "crlf", "cr"])
 def test_published_forms(data, entries, skipped, ends) -> None:
     data = data.replace(b"\n", ends)
-    for form in (data, b"\xef\xbb\xbf" + data, gzip.compress(data), data.rstrip()):
+    for form in (data, b"\xef\xbb\xbf" + data, gzip.compress(data, mtime=0), data.rstrip()):
         assert (texts(form), parse(form).skipped) == (entries, skipped)
 
 
@@ -221,8 +221,8 @@ def test_samples_are_few_short_and_safe_to_show() -> None:
         (b"\n <!DOCTYPE html>\n<p>1.2.3.4\n</p>", "is a web page, not a list"),
         (b"<html>", "is a web page, not a list"),
         (b"\x7fELF\x02\x01\x01\0\0", "is no text"),
-        (gzip.compress(b"1.2.3.4\n" * 9)[:-6], "is compressed with gzip, and damaged or cut off"),
-        (gzip.compress(b"1.2.3.4\n" * 9)[:12] + b"x" * 40, "is compressed with gzip, and damaged or cut off"),
+        (gzip.compress(b"1.2.3.4\n" * 9, mtime=0)[:-6], "is compressed with gzip, and damaged or cut off"),
+        (gzip.compress(b"1.2.3.4\n" * 9, mtime=0)[:12] + b"x" * 40, "is compressed with gzip, and damaged or cut off"),
         (b"\x1f\x8b", "is compressed with gzip, and damaged or cut off"),
     ],
 )
@@ -234,7 +234,7 @@ def test_what_is_no_list_is_refused(data, what) -> None:
 def test_size_is_bounded_packed_and_unpacked(monkeypatch) -> None:
     with pytest.raises(WireError, match=r"^is larger than 64 MiB$"):
         parse(bytes(DATA_BYTES_MAX + 1))
-    bomb = gzip.compress(bytes(300 << 20), compresslevel=1)
+    bomb = gzip.compress(bytes(300 << 20), compresslevel=1, mtime=0)
     tracemalloc.start()
     try:
         with pytest.raises(WireError, match="is larger than 64 MiB when it is unpacked"):
@@ -249,7 +249,7 @@ def test_size_is_bounded_packed_and_unpacked(monkeypatch) -> None:
 
 
 def test_several_compressed_parts_are_one_list() -> None:
-    assert texts(gzip.compress(b"1.2.3.4\n") + gzip.compress(b"1.2.3.9\n")) == ["1.2.3.4", "1.2.3.9"]
+    assert texts(gzip.compress(b"1.2.3.4\n", mtime=0) + gzip.compress(b"1.2.3.9\n", mtime=0)) == ["1.2.3.4", "1.2.3.9"]
 
 
 def test_pieces_are_whole_lines(monkeypatch) -> None:
@@ -337,7 +337,7 @@ def test_a_long_list_takes_no_time(form) -> None:
     parsed = parse(data)
     took_s = time.process_time() - begin
     assert sorted(parsed.ranges) == sorted(parse_range(line.partition(" ")[0]) for line in lines)
-    assert took_s < 1.5  # a quarter of it on a quiet machine
+    assert took_s < 15  # a fortieth of it on a quiet machine
 
 
 @pytest.mark.parametrize(
@@ -349,4 +349,4 @@ def test_no_line_is_slow(line) -> None:
     data = (line + "\n").encode() * 250
     begin = time.process_time()
     parse(data)
-    assert time.process_time() - begin < 2  # a megabyte; a tenth of it on a quiet machine
+    assert time.process_time() - begin < 10  # a megabyte; a fiftieth of it on a quiet machine

@@ -147,13 +147,15 @@ def _take_up(remembered: State, path: Path, before: bytes, after: bytes, options
 
 @contextmanager
 def _written(path: Path, content: bytes) -> Iterator[None]:
-    """Within, the file has this content; afterwards too, unless something went wrong."""
+    """Within, the file has this content; afterwards too, unless it could not be put in force."""
     real = Path(os.path.realpath(path))
     status = real.stat()
     before = rules.read(real)
     write(real, content, status.st_mode & 0o7777, status)
     try:
         yield
+    except enforcing.UnfinishedError:
+        raise  # what is in the file now is in force
     except BaseException:
         write(real, before, status.st_mode & 0o7777, status)
         raise

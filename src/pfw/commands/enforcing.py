@@ -179,6 +179,9 @@ def status(options: Namespace) -> int:
 
 def _status(remembered: State) -> screen.Status:
     now = clock.now()
+    if remembered.pending() is not None:
+        with remembered.files.locked():
+            confirming.drop_stale(remembered)
     known = backends.in_force(remembered)
     bans = [screen.BanStatus(each.what, each.since, each.until, each.why)
             for each in banning.records(remembered, now).values()]  # fmt: skip

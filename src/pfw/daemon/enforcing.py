@@ -32,6 +32,10 @@ _STALE_S = 180 * 86400
 """Schedules are laid out for years; one that was laid out so long ago is laid out anew, though nothing changed."""
 
 
+class UnfinishedError(RefusedError):
+    """The policy is in force, and something that should follow was refused."""
+
+
 class PendingError(Exception):
     """Another policy waits for its confirmation."""
 
@@ -184,7 +188,7 @@ class _Up:
                 self._make_lasting(change, generation, fingerprint)
             except (RefusedError, OSError) as error:
                 said = "it is in force, but not everything behind that could be done; pfw up tries again"
-                raise RefusedError(f"{said}: {error}") from None
+                raise UnfinishedError(f"{said}: {error}") from None
         return until
 
     def _make_lasting(self, change: Change, generation: int, fingerprint: str) -> None:
