@@ -37,7 +37,7 @@ def where() -> list[str]:
 def is_on(backend: str) -> bool:
     """Whether it is panic. Raises RefusedError and OSError."""
     if backend == "nftables":
-        return netfilter.read_table(TABLE) is not None
+        return netfilter.table_exists(TABLE)
     return any("PFWPANIC-IN" in iptables.saved(backend, family) for family in (4, 6))
 
 
