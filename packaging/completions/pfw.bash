@@ -25,7 +25,7 @@ _pfw() {
         if [[ $word == '=' ]]; then skip=1; continue; fi
         if ((skip)); then skip=0; continue; fi
         case "$command $word" in
-        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units') skip=1 ;;
+        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --sha256' | 'explain --script' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'import --output' | 'import -o' | 'import --default' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --script' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --script' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --script' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units') skip=1 ;;
         *' -'*) ;;
         ' '*) command=$word ;;
         *) ((operands += 1)) ;;
@@ -46,6 +46,8 @@ _pfw() {
     'monitor --log-budget') _pfw_values 'text' "$current"; return ;;
     'check --rules') _pfw_values 'file' "$current"; return ;;
     'explain --app') _pfw_values 'file' "$current"; return ;;
+    'explain --sha256') _pfw_values 'text' "$current"; return ;;
+    'explain --script') _pfw_values 'file' "$current"; return ;;
     'explain --user') _pfw_values 'user' "$current"; return ;;
     'explain --unit') _pfw_values 'text' "$current"; return ;;
     'explain --interface') _pfw_values 'interface' "$current"; return ;;
@@ -56,6 +58,8 @@ _pfw() {
     'replay --top') _pfw_values 'text' "$current"; return ;;
     'replay --rules') _pfw_values 'file' "$current"; return ;;
     'convert --rules') _pfw_values 'file' "$current"; return ;;
+    'import --output' | 'import -o') _pfw_values 'file' "$current"; return ;;
+    'import --default') _pfw_values 'words ask allow deny reject' "$current"; return ;;
     'up --rules') _pfw_values 'file' "$current"; return ;;
     'up --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
     'up --confirm') _pfw_values 'text' "$current"; return ;;
@@ -72,6 +76,7 @@ _pfw() {
     'allow --user') _pfw_values 'user' "$current"; return ;;
     'allow --unit') _pfw_values 'text' "$current"; return ;;
     'allow --app') _pfw_values 'file' "$current"; return ;;
+    'allow --script') _pfw_values 'file' "$current"; return ;;
     'allow --limit') _pfw_values 'text' "$current"; return ;;
     'allow --schedule') _pfw_values 'text' "$current"; return ;;
     'allow --for') _pfw_values 'text' "$current"; return ;;
@@ -92,6 +97,7 @@ _pfw() {
     'block --user') _pfw_values 'user' "$current"; return ;;
     'block --unit') _pfw_values 'text' "$current"; return ;;
     'block --app') _pfw_values 'file' "$current"; return ;;
+    'block --script') _pfw_values 'file' "$current"; return ;;
     'block --limit') _pfw_values 'text' "$current"; return ;;
     'block --schedule') _pfw_values 'text' "$current"; return ;;
     'block --for') _pfw_values 'text' "$current"; return ;;
@@ -112,6 +118,7 @@ _pfw() {
     'reject --user') _pfw_values 'user' "$current"; return ;;
     'reject --unit') _pfw_values 'text' "$current"; return ;;
     'reject --app') _pfw_values 'file' "$current"; return ;;
+    'reject --script') _pfw_values 'file' "$current"; return ;;
     'reject --limit') _pfw_values 'text' "$current"; return ;;
     'reject --schedule') _pfw_values 'text' "$current"; return ;;
     'reject --for') _pfw_values 'text' "$current"; return ;;
@@ -133,7 +140,7 @@ _pfw() {
     case $command in
     '')
         options='-h --help --version'
-        if ((operands == 0)); then kind='words monitor check explain replay schema convert up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall completion'; fi
+        if ((operands == 0)); then kind='words monitor check explain replay schema convert import up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall completion'; fi
         ;;
     'monitor')
         options='-h --help --rules --interface -i --read -r --local --filter -f --count -c --seconds --every-packet --verbose -v --enforce --backend --confirm --force --quiet -q --json --log --no-log --eve --syslog --journal --log-budget'
@@ -143,7 +150,7 @@ _pfw() {
         if ((operands == 0)); then kind='file'; fi
         ;;
     'explain')
-        options='-h --help --app --user --unit --interface --time --rules --json'
+        options='-h --help --app --sha256 --script --user --unit --interface --time --rules --json'
         if ((operands >= 0)); then kind='text'; fi
         ;;
     'replay')
@@ -156,6 +163,11 @@ _pfw() {
     'convert')
         options='-h --help --rules --json'
         if ((operands == 0)); then kind='file'; fi
+        ;;
+    'import')
+        options='-h --help --output -o --default --leave-out-denies --json'
+        if ((operands == 0)); then kind='words opensnitch'; fi
+        if ((operands == 1)); then kind='text'; fi
         ;;
     'up')
         options='-h --help --rules --backend --confirm --dry-run --force --json'
@@ -173,15 +185,15 @@ _pfw() {
         options='-h --help --rules --backend --json'
         ;;
     'allow')
-        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --script --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
         if ((operands >= 0)); then kind='text'; fi
         ;;
     'block')
-        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --script --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
         if ((operands >= 0)); then kind='text'; fi
         ;;
     'reject')
-        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
+        options='-h --help --from --to --remote --protocol --port --from-port --icmp-type --interface --user --unit --app --script --limit --schedule --for --until --note --name --burst --log --first --last --before --force --rules --json'
         if ((operands >= 0)); then kind='text'; fi
         ;;
     'delete')

@@ -85,15 +85,19 @@ _HOMES = {
     "commands.banning": ("ban",),
     "commands.listing": ("lists",),
     "commands.diagnosing": ("doctor",),
+    "commands.asking": ("ask",),
+    "commands.programs": ("apps", "connections", "why"),
+    "commands.serving": ("daemon",),
+    "commands.importing": ("import",),
 }
 """Where each command is; nothing else is imported."""
 
 
-_WORDS = {"allow": "words", "block": "words", "reject": "words", "ban": "addresses", "lists": "names"}
+_WORDS = {"allow": "words", "block": "words", "reject": "words", "ban": "addresses", "lists": "names", "ask": "words"}
 """Where a command that takes any number of words has them."""
 
 
 def _command(name: str) -> Callable[[Namespace], int]:
     home = next(home for home, names in _HOMES.items() if name in names)
-    found: Callable[[Namespace], int] = getattr(import_module(f"pfw.{home}"), name)
+    found: Callable[[Namespace], int] = getattr(import_module(f"pfw.{home}"), "import_" if name == "import" else name)
     return found

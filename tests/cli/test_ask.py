@@ -34,6 +34,15 @@ class TestCheck:
         done = pfw("check")
         assert (done.returncode, done.stdout, done.stderr) == (0, "rules.json: valid, 4 rules (rules form)\n", "")
 
+    def test_what_there_is_to_know_of_a_valid_file(self, pfw, tmp_path):
+        rule = {"name": "backup", "action": "allow", "app": "/usr/bin/python3", "script": "/usr/local/bin/backup"}
+        (tmp_path / "rules.json").write_text(json.dumps({"version": 2, "rules": [rule]}))
+        note = 'rule "backup": "script" is decided by the daemon, for each connection anew, and not by the kernel'
+        done = pfw("check")
+        assert (done.returncode, done.stdout) == (0, "rules.json: valid, 1 rule (rules form)\n")
+        assert done.stderr == f"pfw: {note}\n"
+        assert json.loads(pfw("check", "--json").stdout)["notes"] == [note]
+
     def test_faults_go_to_standard_error(self, pfw, tmp_path):
         (tmp_path / "rules.json").write_text(self.FAULTY)
         done = pfw("check")
@@ -52,6 +61,7 @@ class TestCheck:
             "form": "full",
             "rules": 4,
             "faults": [],
+            "notes": [],
         }
         (tmp_path / "bad.json").write_text(self.FAULTY)
         done = pfw("check", "bad.json", "--json")
@@ -120,6 +130,8 @@ class TestExplain:
         assert pfw("explain", *question).stdout.startswith("unknown: block if the program is /usr/bin/firefox")
         assert pfw("explain", *question, "--app", "/usr/bin/firefox").stdout.startswith('block: rule "browser"')
         assert pfw("explain", *question, "--app=/usr/bin/curl").stdout.startswith("allow: default out")
+        more = ("--sha256", "0" * 64, "--script", "/s")
+        assert pfw("explain", *question, "--app=/usr/bin/firefox", *more).stdout.startswith('block: rule "browser"')
 
     def test_user_by_any_of_its_names(self, pfw, tmp_path):
         me = pwd.getpwuid(0)

@@ -22,7 +22,7 @@ from pfw.model.event import Event, LocalAddresses, Packets, Source
 from pfw.model.flow import Direction, Flow, make_key
 from pfw.model.packet import FLAG_LETTERS, ICMP, ICMPV6, TCP, UDP, flag_letters, protocol_name
 from pfw.model.policy import Base, Policy
-from pfw.model.rule import Limit, Rule
+from pfw.model.rule import App, Limit, Rule
 from pfw.model.verdict import Action
 from pfw.wire.scan import scan
 
@@ -204,10 +204,12 @@ def ends(flow: Flow) -> str:
 
 
 def make_rule(name: str = "a rule", action: str = "block", direction: str = "both", **fields: Any) -> Rule:
-    """A rule; addresses are given as texts, `ports` as one number."""
+    """A rule; addresses and programs are given as texts, `ports` as one number."""
     for field in ("source", "destination", "remote"):
         if field in fields:
             fields[field] = AddressSet([parse_range(text) for text in fields[field].split()])
+    if "apps" in fields:
+        fields["apps"] = tuple(map(App, fields["apps"]))
     if "ports" in fields:
         fields["ports"] = ((fields["ports"], fields["ports"]),)
         fields.setdefault("protocols", frozenset({TCP, UDP}))

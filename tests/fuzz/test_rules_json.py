@@ -57,6 +57,11 @@ WORDS = st.sampled_from(
         "\ud800",
         "2026-12-01",
         "/usr/bin/x",
+        "/opt/*",
+        "a" * 64,
+        "ask",
+        "forward",
+        "90s",
         "group:1",
         "echo-request",
         "",
@@ -73,7 +78,12 @@ VALUES = st.recursive(
     lambda inner: st.one_of(
         st.lists(inner, max_size=4),
         st.dictionaries(
-            st.one_of(st.sampled_from(["days", "from", "until", "ip", "port", "in"]), st.text(max_size=3)),
+            st.one_of(
+                st.sampled_from(
+                    ["days", "from", "until", "ip", "port", "in", "path", "sha256", "timeout", "unattended"]
+                ),
+                st.text(max_size=3),
+            ),
             inner,
             max_size=3,
         ),

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from pfw.drivers import nflog
+from pfw.drivers import netlink, nflog
 from pfw.model.packet import UDP
 
 RULES = """table inet pfw {
@@ -145,7 +145,7 @@ def test_a_group_is_free_again_when_it_is_closed(here):
 
 def test_a_kernel_that_complains_of_a_full_buffer(here, pair, net, monkeypatch):
     monkeypatch.setattr(nflog, "RECEIVE_BUFFER_BYTES", 1 << 15)
-    monkeypatch.setattr(nflog, "_NETLINK_NO_ENOBUFS", 4711)
+    monkeypatch.setattr(netlink, "_NETLINK_NO_ENOBUFS", 4711)
     with contextlib.closing(here.call(lambda: nflog.LogReader([7]))) as reader:
         flood(pair.there, (net.here, 6000), 5000)
         found = wait(reader, 1)

@@ -10,7 +10,7 @@ import pytest
 from pfw.model.address import AddressSet, parse_address, parse_range
 from pfw.model.flow import Direction, Flow
 from pfw.model.policy import Base, Policy
-from pfw.model.rule import Rule
+from pfw.model.rule import App, Rule
 from pfw.model.verdict import Action
 
 NO_BASE = Base(loopback=False, neighbour_discovery=False, dhcp_client=False, icmp_errors=False)
@@ -18,12 +18,14 @@ NO_BASE = Base(loopback=False, neighbour_discovery=False, dhcp_client=False, icm
 
 @pytest.fixture
 def make_rule() -> Callable[..., Rule]:
-    """A rule that allows in and out unless told otherwise; addresses are given as texts."""
+    """A rule that allows in and out unless told otherwise; addresses are given as texts, programs may be."""
 
     def make(**fields: Any) -> Rule:
         for field in ("source", "destination", "remote"):
             if field in fields:
                 fields[field] = AddressSet([parse_range(text) for text in fields[field].split()])
+        if "apps" in fields:
+            fields["apps"] = tuple(App(app) if isinstance(app, str) else app for app in fields["apps"])
         return Rule(
             name=fields.pop("name", "the rule"),
             action=fields.pop("action", Action.ALLOW),

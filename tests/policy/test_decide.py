@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from pfw.model.address import ALL_RANGES, IPV4_LAST, IPV6_FIRST, IPV6_LAST, AddressSet, from_int
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.policy import Base, Policy
-from pfw.model.rule import Expiry, Limit, Rule, Schedule
+from pfw.model.rule import App, Expiry, Limit, Rule, Schedule
 from pfw.model.verdict import Action
 from pfw.policy.decide import Decider
-from pfw.policy.index import LineBuilder, Members, Names, vector
+from pfw.policy.index import LineBuilder, Members, Names, Programs, vector
 from pfw.policy.match import decide_slowly
 
 # A few places where everything happens, so that borders meet and nest.
@@ -29,6 +29,8 @@ PORTS = [0, 1, 22, 67, 68, 79, 80, 81, 546, 547, 1000, 65535]
 PROTOCOLS = [1, 6, 17, 47, 58, 132]
 INTERFACES = ["lo", "eth0", "eth1", "e", "wlan0"]
 APPS = ["/bin/a", "/bin/ab", "/usr/bin/b", ""]
+HASHES = ["a" * 64, "b" * 64]
+SCRIPTS = ["/s/one", "/s/two"]
 USERS = ["alice", "1000", "group:wheel", "bob"]
 UNITS = ["a.service", "b.service"]
 WEEK = 7 * 86400.0
@@ -68,6 +70,12 @@ def _names(values: list[str]) -> st.SearchStrategy:
     return st.lists(st.sampled_from(patterns), max_size=3).map(tuple)
 
 
+def _apps() -> st.SearchStrategy:
+    patterns = st.sampled_from([*APPS[:3], "/bin/*", "/usr/*", "/*"]).map(App)
+    files = st.builds(App, st.sampled_from(APPS[:3]), st.sampled_from(HASHES))
+    return st.lists(st.one_of(patterns, files), max_size=3).map(tuple)
+
+
 CONDITIONS = {
     "source": _address_sets(),
     "destination": _address_sets(),
@@ -77,7 +85,8 @@ CONDITIONS = {
     "ports": st.lists(_spans(PORTS), max_size=3).map(tuple),
     "icmp_types": st.sets(st.tuples(st.sampled_from([1, 58]), st.sampled_from([8, 133]))).map(frozenset),
     "interfaces": _names(INTERFACES),
-    "apps": _names(APPS),
+    "apps": _apps(),
+    "scripts": st.lists(st.sampled_from(SCRIPTS), max_size=2).map(tuple),
     "users": st.lists(st.sampled_from(USERS), max_size=2).map(tuple),
     "units": st.lists(st.sampled_from(UNITS), max_size=2).map(tuple),
     "schedule": st.builds(Schedule, windows=_windows(), text=st.just("then")),
@@ -112,6 +121,8 @@ FLOWS = st.builds(
     icmp_type=st.sampled_from([8, 133, 0, None]),
     interface=st.sampled_from([*INTERFACES, None, None, "eth", "tun0", ""]),
     app=st.sampled_from([*APPS, None, None, "/bin", "/bin/abc"]),
+    app_sha256=st.sampled_from([*HASHES, None, None, "c" * 64]),
+    script=st.sampled_from([*SCRIPTS, None, None, "", "/s/three"]),
     users=_maybe(st.sets(st.sampled_from(USERS)).map(frozenset)),
     unit=st.sampled_from([*UNITS, None, None, "c.service"]),
 )
@@ -188,7 +199,7 @@ def _random_rule(random: Random, number: int) -> Rule:
         ports=random.choice((None, ((port, port),), ((port, port + 9),))),
         source_ports=random.choice((None, None, None, ((port, 65535),))),
         interfaces=random.choice((None, None, ("eth0",), ("eth*", "wlan1"))),
-        apps=random.choice((None, None, None, None, ("/bin/a",))),
+        apps=random.choice((None, None, None, None, (App("/bin/a"),))),
         limit=random.choice((None, None, None, Limit(1, 1, 1))),
     )
 
@@ -248,6 +259,26 @@ def test_names_are_remembered_in_bounds():
     for number in range(5000):
         assert members.at(frozenset(("b", str(number)))) == 3
     assert len(members._remembered) <= 1024
+
+
+def test_a_program_is_looked_up_by_path_and_by_what_its_file_holds():
+    hashed = App("/bin/a", HASHES[0])
+    programs = Programs(1, [(2, (App("/bin/a"),)), (4, (hashed,)), (8, (hashed, App("/bin/*"))), (16, (App("/x"),))])
+    assert programs.at("/bin/a", None) == (15, 4)
+    assert programs.at("/bin/a", HASHES[0]) == (15, 0)
+    assert programs.at("/bin/a", HASHES[1]) == (11, 0)
+    assert programs.at("/bin/b", None) == (9, 0)
+    assert programs.at("", HASHES[0]) == programs.at("", None) == (1, 0)
+
+
+def test_a_reason_made_for_one_program_is_not_used_for_another(make_rule, make_flow, make_policy):
+    """Both rest on the script, and on the hash only where the path is that of the file."""
+    policy = make_policy(make_rule(apps=(App("/bin/a", HASHES[0]), "/bin/b"), scripts=("/s/one",)))
+    decider = Decider(policy)
+    flows = [make_flow(app=app) for app in ("/bin/a", "/bin/b", "/bin/a")]
+    verdicts = [decider.decide(flow, Moment(0.0)) for flow in flows]
+    assert verdicts == [decide_slowly(policy, flow, Moment(0.0)) for flow in flows]
+    assert verdicts[0].reason != verdicts[1].reason
 
 
 def test_unsure_verdicts_are_kept_in_bounds(make_rule, make_flow, make_policy):

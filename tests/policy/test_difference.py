@@ -55,6 +55,14 @@ def test_defaults_and_base_rules() -> None:
     assert facts(found)["base"] == {"loopback": ["on", "off"]}
 
 
+def test_how_is_asked() -> None:
+    found = difference(policy_of(), policy_of(ask={"timeout": "5m", "unattended": "allow"}))
+    assert lines(found) == ["~ ask timeout: 60 s -> 300 s", "~ ask unattended: block -> allow"]
+    assert facts(found)["ask"] == {"timeout": ["60 s", "300 s"], "unattended": ["block", "allow"]}
+    assert difference(policy_of(ask={"timeout": 60}), policy_of(ask={"timeout": "1m", "unattended": "block"})).empty
+    assert lines(difference(None, policy_of(ask={"timeout": 2.5})))[3:] == ["~ ask timeout: 60 s -> 2.5 s"]
+
+
 @pytest.mark.parametrize(
     ("fields", "told"),
     [

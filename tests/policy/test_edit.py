@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfw.model.policy import PolicyError
+from pfw.model.rule import App
 from pfw.policy.convert import to_full
 from pfw.policy.edit import NoRuleError, delete_rule, insert_rule
 from pfw.policy.load import load
@@ -25,6 +26,7 @@ RULES = st.fixed_dictionaries(
     optional={
         "from": st.sampled_from(["10.0.0.0/8", ["::1", "1.2.3.4"], "net"]),
         "port": st.one_of(st.integers(0, 65535), st.just([80, "ssh"])),
+        "app": st.sampled_from(["/bin/a", {"path": "/bin/b", "sha256": "0" * 64}, ["/c/*", {"path": "/d"}]]),
         "log": st.booleans(),
         "note": st.text(st.characters(codec="utf-8", categories=("L", "N", "S")), max_size=90),
         "schedule": st.just({"days": ["mon"], "from": "09:00"}),
@@ -119,6 +121,18 @@ def test_one_rule_a_line_and_a_long_one_wrapped_like_its_neighbours() -> None:
         "  ]",
         "}",
     ]
+
+
+def test_a_program_with_its_hash_stands_on_one_line() -> None:
+    program = {"path": "/usr/bin/python3", "sha256": "0" * 64}
+    rule = {"name": "backup", "action": "allow", "direction": "out", "app": program, "script": "/usr/local/bin/backup"}
+    edited = insert_rule(LAPTOP, rule, 0)
+    assert edited.text.splitlines()[10:13] == [
+        '    {"name": "backup", "action": "allow", "direction": "out",',
+        f'     "app": {json.dumps(program)},',
+        '     "script": "/usr/local/bin/backup"},',
+    ]
+    assert load(edited.text).rules[0].apps == (App("/usr/bin/python3", "0" * 64),)
 
 
 HEAD = '{\n  "version": 2,\n  "rules": '

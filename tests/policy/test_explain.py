@@ -8,13 +8,14 @@ from msgspec import to_builtins
 from pfw.model.flow import Direction, Moment
 from pfw.model.packet import ICMP, UDP
 from pfw.model.policy import Base
-from pfw.model.rule import Expiry, Limit, Schedule
+from pfw.model.rule import App, Expiry, Limit, Schedule
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.explain import Explanation, Mismatch, Passed, explain, render
 from pfw.policy.match import decide_slowly
 
 MONDAY_9 = datetime(2026, 11, 23, 9, 30, tzinfo=UTC).timestamp()
 NOW = Moment(MONDAY_9)
+HASHED, HASHED_TEXT = App("/bin/a", "a" * 64), f"/bin/a (sha256 {'a' * 16}…)"
 PING = {"protocol": ICMP, "source_port": None, "port": None, "icmp_type": 8}
 
 
@@ -110,6 +111,17 @@ def test_what_is_not_known_is_told_up_to_the_certain_end(make_rule, make_flow, m
         ({"interfaces": ("wlan*", "tun0")}, {}, ("interface", "wlan*, tun0", "eth0")),
         ({"interfaces": ("wlan*", "tun0")}, {"interface": None}, ("interface", "wlan*, tun0", "unknown, but not lo")),
         ({"apps": ("/bin/a",)}, {"app": "/bin/b"}, ("app", "/bin/a", "/bin/b")),
+        ({"apps": ("/bin/a",)}, {"app": "/bin/b", "app_sha256": "b" * 64}, ("app", "/bin/a", "/bin/b")),
+        ({"apps": ("/bin/a",)}, {"app": ""}, ("app", "/bin/a", "none that has a path")),
+        ({"apps": (HASHED,)}, {"app": "/bin/a"}, ("app", HASHED_TEXT, "/bin/a (sha256 unknown)")),
+        (
+            {"apps": (HASHED,)},
+            {"app": "/bin/a", "app_sha256": "b" * 64},
+            ("app", HASHED_TEXT, f"/bin/a (sha256 {'b' * 16}…)"),
+        ),
+        ({"apps": ("/p",), "scripts": ("/s",)}, {"app": "/p", "script": "/t"}, ("script", "/s", "/t")),
+        ({"apps": ("/p",), "scripts": ("/s",)}, {"app": "/p", "script": ""}, ("script", "/s", "none")),
+        ({"apps": ("/p",), "scripts": ("/s", "/t")}, {"app": "/p"}, ("script", "/s, /t", "unknown")),
         (
             {"apps": ("/bin/a",), "directions": frozenset(Direction)},
             {"direction": Direction.FORWARD},

@@ -11,10 +11,12 @@ import pytest
 from pfw.model.address import AddressSet, parse_range
 from pfw.model.flow import Direction
 from pfw.model.policy import Base, PolicyError
-from pfw.model.rule import Limit, Rule
+from pfw.model.rule import App, Limit, Rule
 from pfw.model.verdict import Action
 from pfw.policy.load import load
+from pfw.policy.values import NOBODY_TO_ASK
 
+HASH = "0123456789abcdef" * 4
 BOTH = frozenset({Direction.IN, Direction.OUT})
 EXAMPLE = """{
   "version": 2,
@@ -71,7 +73,7 @@ def test_the_example_of_the_design_loads_to_what_it_says() -> None:
         limit=Limit(6, 60, 5),
         log=True,
     )
-    assert (browser.apps, browser.ports) == (("/usr/bin/firefox",), ((80, 80), (443, 443)))
+    assert (browser.apps, browser.ports) == ((App("/usr/bin/firefox"),), ((80, 80), (443, 443)))
     assert browser.protocols == frozenset({6, 17})
     assert (mail.action, mail.ports) == (Action.REJECT, ((25, 25), (465, 465), (587, 587)))
 
@@ -127,7 +129,20 @@ def test_a_rule_with_nothing_but_what_it_must_have() -> None:
             {"icmp_types": frozenset({(58, 137), (58, 3)}), "protocols": frozenset({58})},
         ),
         ({"interface": ["eth0", "wlan*", "eth0"]}, {"interfaces": ("eth0", "wlan*")}),
-        ({"app": "/opt/game/*"}, {"apps": ("/opt/game/*",)}),
+        ({"app": "/opt/game/*"}, {"apps": (App("/opt/game/*"),)}),
+        ({"app": {"path": "/bin/a"}}, {"apps": (App("/bin/a"),)}),
+        (
+            {"app": {"path": "/bin/a", "sha256": "0123456789ABCDEF" * 4}},
+            {"apps": (App("/bin/a", "0123456789abcdef" * 4),)},
+        ),
+        (
+            {"app": ["/bin/b", {"sha256": HASH, "path": "/bin/a"}, "/bin/b", {"path": "/bin/b"}, "/bin/a"]},
+            {"apps": (App("/bin/b"), App("/bin/a", HASH), App("/bin/a"))},
+        ),
+        ({"app": "/bin/sh", "script": "/opt/a b.sh"}, {"scripts": ("/opt/a b.sh",)}),
+        ({"app": "/bin/sh", "script": ["/a", "/b", "/a"]}, {"scripts": ("/a", "/b")}),
+        ({"action": "ask"}, {"action": Action.ASK, "directions": BOTH}),
+        ({"action": "ask", "direction": "in", "limit": "1/day"}, {"action": Action.ASK, "limit": Limit(1, 86400, 5)}),
         (
             {"user": [1000, "alice", "group:wheel", "group:100"]},
             {"users": ("1000", "alice", "group:wheel", "group:100")},
@@ -189,6 +204,29 @@ def test_what_a_field_becomes(fields, expected) -> None:
          'interface: "a-very-long-name" is longer than an interface name can be (15 bytes)'),
         ({"app": "firefox"},
          'app: "firefox" is not an absolute path; write it in full, as in /usr/bin/firefox'),
+        ({"app": "/usr//bin/x"}, 'app: "/usr//bin/x" is not a plain path; take out //, . and ..'),
+        ({"app": "/opt/"}, 'app: "/opt/" is a folder; "/opt/*" means every program in it and below'),
+        ({"app": "/opt/*/x"}, 'app: "/opt/*/x" has a * that is not at its end'),
+        ({"app": []}, "app: is an empty list, which nothing can match; give a value or leave the field out"),
+        ({"app": ["/a", []]}, 'app[1]: must be a path or an object with "path" and "sha256", not a list'),
+        ({"app": 1}, 'app: must be a path or an object with "path" and "sha256", not a number'),
+        ({"app": {}}, 'app: has no "path"'),
+        ({"app": ["/a", {"sha256": HASH}]}, 'app[1]: has no "path"'),
+        ({"app": {"path": "/a", "sha265": HASH}}, 'app.sha265: is not a field of a program; did you mean "sha256"?'),
+        ({"app": [{"path": "a"}]},
+         'app[0].path: "a" is not an absolute path; write it in full, as in /usr/bin/firefox'),
+        ({"app": {"path": "/a", "sha256": "beef"}},
+         'app.sha256: "beef" is not a SHA-256 hash (64 hex digits, as sha256sum prints them)'),
+        ({"app": {"path": "/a", "sha256": 1}}, "app.sha256: must be a text of 64 hex digits, not a number"),
+        ({"app": {"path": "/a/*", "sha256": HASH}},
+         'app.sha256: does not go with "/a/*": the programs there are many, and a hash is that of one file'),
+        ({"script": "/a"}, 'script: goes only with an "app", which is the interpreter that runs it'),
+        ({"app": "/a", "script": "a"},
+         'script: "a" is not an absolute path; write it in full, as in /usr/local/bin/backup.py'),
+        ({"app": "/a", "script": ["/b", "/c/*"]}, 'script[1]: "/c/*" has a *; each script is named by its whole path'),
+        ({"app": "/a", "script": "/c/"}, 'script: "/c/" is a folder; a script is one file'),
+        ({"app": "/a", "script": "/c/./d"}, 'script: "/c/./d" is not a plain path; take out //, . and ..'),
+        ({"action": "ask", "direction": "forward"}, f"action: {NOBODY_TO_ASK}"),
         ({"app": "/usr/../bin/x"}, 'app: "/usr/../bin/x" is not a plain path; take out //, . and ..'),
         ({"user": -1}, 'user: -1 is not a user or group id (0-4294967294)'),
         ({"user": "@wheel"}, 'user: "@wheel" is not a user; a group is written "group:wheel"'),
@@ -262,6 +300,13 @@ def test_faults_come_all_at_once_in_the_order_of_the_file() -> None:
             'write it as rules, or leave "rules" out',
         ),
         ('{"rule": []}', 'rules.json:1:2: rule: is not a part of a policy; did you mean "rules"?'),
+        ('{"version": 2, "default": {"forward": "ask"}}', f"rules.json:1:39: default.forward: {NOBODY_TO_ASK}"),
+        ('{"ask": {}}', 'rules.json:1:2: ask: needs "version": 2 beside it'),
+        (
+            '{"ask": {}, "block": {}}',
+            'rules.json:1:13: block: is of the simple form and cannot stand beside "ask"; '
+            'write it as rules, or leave "ask" out',
+        ),
         ('{"note": 1}', "rules.json:1:10: note: must be a text, not a number"),
     ],
 )

@@ -6,7 +6,7 @@ import pytest
 
 from pfw.model.flow import Direction, Moment
 from pfw.model.packet import ICMP, ICMPV6, SCTP, UDP
-from pfw.model.rule import Expiry, Limit, Schedule
+from pfw.model.rule import App, Expiry, Limit, Schedule
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.match import Answer, answer, conditions, decide_slowly, minute_of_week
 
@@ -16,6 +16,8 @@ NOW = Moment(MONDAY_9)
 PING = {"protocol": ICMP, "source_port": None, "port": None, "icmp_type": 8}
 PING6 = {**PING, "protocol": ICMPV6, "icmp_type": 128, "source": "2001:db8::1", "destination": "2001:db8::2"}
 NO_APP = {"source_port": None, "port": None}
+
+CURL = App("/usr/bin/curl", "a" * 64)
 
 CASES = [
     # what the rule has, what the flow has, the answer, the field to blame
@@ -67,6 +69,35 @@ CASES = [
     ({"apps": ("/usr/bin/curl",)}, {"app": "/usr/bin/curl2"}, NO, "app"),
     ({"apps": ("/usr/bin/wget", "/usr/*")}, {"app": "/usr/bin/curl2"}, YES, None),
     ({"apps": ("/usr/bin/curl",)}, {}, UNKNOWN, "app"),
+    # the empty text is known: a program without a path
+    ({"apps": ("/usr/bin/curl", "/*")}, {"app": ""}, NO, "app"),
+    ({"apps": (CURL,)}, {"app": "", "app_sha256": "a" * 64}, NO, "app"),
+    ({"apps": ("/opt/ide/*",)}, {"app": "/opt/ide/bin/run"}, YES, None),
+    ({"apps": ("/opt/ide/*",)}, {"app": "/opt/ide2"}, NO, "app"),
+    ({"apps": (CURL,)}, {"app": "/usr/bin/curl", "app_sha256": "a" * 64}, YES, None),
+    ({"apps": (CURL,)}, {"app": "/usr/bin/curl", "app_sha256": "b" * 64}, NO, "app"),
+    ({"apps": (CURL,)}, {"app": "/usr/bin/wget", "app_sha256": "a" * 64}, NO, "app"),
+    ({"apps": (CURL,)}, {"app": "/usr/bin/curl"}, UNKNOWN, "app"),
+    ({"apps": (CURL,)}, {"app": "/usr/bin/wget"}, NO, "app"),
+    ({"apps": (CURL,)}, {"app_sha256": "b" * 64}, UNKNOWN, "app"),
+    # of several one that is certain is enough
+    ({"apps": (CURL, "/usr/bin/*")}, {"app": "/usr/bin/curl"}, YES, None),
+    ({"apps": (CURL, "/usr/bin/wget")}, {"app": "/usr/bin/curl"}, UNKNOWN, "app"),
+    (
+        {"apps": ("/usr/bin/python3",), "scripts": ("/s/a", "/s/b")},
+        {"app": "/usr/bin/python3", "script": "/s/b"},
+        YES,
+        None,
+    ),
+    (
+        {"apps": ("/usr/bin/python3",), "scripts": ("/s/a",)},
+        {"app": "/usr/bin/python3", "script": "/s/b"},
+        NO,
+        "script",
+    ),
+    ({"apps": ("/usr/bin/python3",), "scripts": ("/s/a",)}, {"app": "/usr/bin/python3", "script": ""}, NO, "script"),
+    ({"apps": ("/usr/bin/python3",), "scripts": ("/s/a",)}, {"app": "/usr/bin/python3"}, UNKNOWN, "script"),
+    ({"apps": ("/usr/bin/python3",), "scripts": ("/s/a",)}, {"app": "/usr/bin/perl"}, NO, "app"),
     ({"users": ("alice", "group:wheel")}, {"users": frozenset(("bob", "1001", "group:wheel"))}, YES, None),
     ({"users": ("alice",)}, {"users": frozenset(("bob", "1001"))}, NO, "user"),
     ({"users": ("alice",)}, {"users": frozenset()}, NO, "user"),
@@ -91,7 +122,7 @@ def test_every_field_that_does_not_match_is_named(make_rule, make_flow):
     assert answer(rule, make_flow(), NOW) == (NO, ("enabled", "from", "port"))
     answers = conditions(rule, make_flow(), NOW)
     assert [field for field, given in answers.items() if given is UNKNOWN] == ["app"]
-    assert len(answers) == 15
+    assert len(answers) == 16
 
 
 WORKDAY = Schedule(windows=((540, 1020), (10000, 10080)), text="mon 09:00-17:00, sun 22:40-24:00")
@@ -230,6 +261,9 @@ def test_the_first_rule_that_would_do_something_else_is_named(make_rule, make_fl
 @pytest.mark.parametrize(
     ("wanted", "given", "words"),
     [
+        ({"apps": (CURL,)}, {"app": CURL.path}, f"the program is /usr/bin/curl (sha256 {'a' * 16}…)"),
+        ({"apps": ("/p",), "scripts": ("/s",)}, {"app": "/p"}, "the script is /s"),
+        ({"apps": ("/p",), "scripts": ("/s",)}, {}, "the program is /p and the script is /s"),
         ({"source_ports": ((67, 68),)}, {"protocol": UDP, "source_port": None}, "the source port is 67-68"),
         ({"ports": ((1, 1), (3, 4))}, {"port": None}, "the port is 1 or 3-4"),
         ({"interfaces": ("eth*",)}, {"interface": None}, "the interface is eth*"),
@@ -245,8 +279,12 @@ def test_words_for_what_is_not_known(make_rule, make_flow, make_policy, wanted, 
     assert verdict.reason == f'allow if {words} (rule "the rule"), otherwise block (default in)'
 
 
-@pytest.mark.parametrize("wanted", [{"apps": ("/bin/a",)}, {"users": ("alice",)}, {"units": ("a.service",)}])
-@pytest.mark.parametrize("known", [{}, {"app": "/bin/a", "users": frozenset(("alice",)), "unit": "a.service"}])
+@pytest.mark.parametrize(
+    "wanted", [{"apps": ("/bin/a",)}, {"scripts": ("/s",)}, {"users": ("alice",)}, {"units": ("a.service",)}]
+)
+@pytest.mark.parametrize(
+    "known", [{}, {"app": "/bin/a", "script": "/s", "users": frozenset(("alice",)), "unit": "a.service"}]
+)
 def test_a_forwarded_connection_is_nobodys_here(make_rule, make_flow, wanted, known):
     rule = make_rule(directions=frozenset(Direction), **wanted)
     assert answer(rule, make_flow(direction=Direction.FORWARD, **known), NOW)[0] is NO

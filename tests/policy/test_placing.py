@@ -14,6 +14,7 @@ from pfw.policy.decide import Decider
 from pfw.policy.load import load
 from pfw.policy.placing import default_place, shadowed_by
 
+CURL = {"path": "/usr/bin/curl", "sha256": "a" * 64}
 NOW = Moment(0.0)
 LATER = Moment(2e9)
 
@@ -77,6 +78,14 @@ def test_of_a_rule_that_is_shadowed_by_one_no_connection_is_decided(earlier, rul
         ([{"action": "block", "app": "/usr/bin/x"}], {"port": 22}, None),
         ([{"action": "block", "app": "/usr/*"}], {"app": ["/usr/bin/x", "/opt/y"]}, None),
         ([{"action": "block", "app": "/usr/*"}], {"app": ["/usr/bin/x", "/usr/y"]}, "r0"),
+        ([{"action": "block", "app": CURL}], {"app": "/usr/bin/curl"}, None),
+        ([{"action": "block", "app": "/usr/bin/curl"}], {"app": CURL}, "r0"),
+        ([{"action": "block", "app": "/usr/*"}], {"app": [CURL, "/usr/x"]}, "r0"),
+        ([{"action": "block", "app": CURL}], {"app": CURL}, "r0"),
+        ([{"action": "block", "app": {**CURL, "sha256": "b" * 64}}], {"app": CURL}, None),
+        ([{"app": "/bin/sh", "script": "/a"}], {"app": "/bin/sh"}, None),
+        ([{"app": "/bin/sh", "script": "/a"}], {"app": "/bin/sh", "script": ["/a", "/b"]}, None),
+        ([{"app": "/bin/sh", "script": ["/a", "/b"]}], {"app": "/bin/sh", "script": "/b"}, "r0"),
         ([{"user": "bob"}], {"user": "bob", "port": 22}, "r0"),
         ([{"unit": "a.service"}], {"unit": "b.service"}, None),
         ([{"interface": "eth*"}], {"interface": "eth0"}, "r0"),

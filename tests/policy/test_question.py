@@ -54,6 +54,12 @@ QUESTIONS = [
         ),
     ),
     (
+        f"out tcp 10.0.0.1 1.1.1.1:443 --script=/s --app /usr/bin/python3 --sha256 {'AB' * 32}",
+        _flow(
+            OUT, 6, "10.0.0.1", "1.1.1.1", port=443, app="/usr/bin/python3", app_sha256="ab" * 32, script="/s"
+        ),
+    ),
+    (
         "--user=alice out --user group:wheel tcp 10.0.0.1 1.1.1.1:443 --app='/opt/My App/run'",
         _flow(
             OUT, 6, "10.0.0.1", "1.1.1.1", port=443, app="/opt/My App/run", users=frozenset(("alice", "group:wheel"))
@@ -98,10 +104,15 @@ def test_questions(line, flow):
         ("in tcp 1.2.3.4 5.6.7.8:1 now", '"now" is one word too many; a question is '
          "in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT]"),
         ("in tcp 1.2.3.4 5.6.7.8:1 --group x", '"--group" is not an option; there are '
-         "--app, --user, --unit, --interface, --time"),
+         "--app, --sha256, --script, --user, --unit, --interface, --time"),
         ("in tcp 1.2.3.4 5.6.7.8:1 --app", "--app needs a value"),
         ("in tcp 1.2.3.4 5.6.7.8:1 --app=", "--app needs a value"),
         ("in tcp 1.2.3.4 5.6.7.8:1 --app a --app b", "--app is given twice"),
+        ("in tcp 1.2.3.4 5.6.7.8:1 --script /a --script /b", "--script is given twice"),
+        (f"in tcp 1.2.3.4 5.6.7.8:1 --sha256 {'a' * 64}",
+         "--sha256 is the hash of a program's file, and needs --app beside it"),
+        ("in tcp 1.2.3.4 5.6.7.8:1 --app /a --sha256 beef",
+         '"beef" is not a SHA-256 hash (64 hex digits, as sha256sum prints them)'),
         ("in tcp 1.2.3.4 5.6.7.8:1 --time noon", '"noon" is not a time, as in 2026-11-23T10:00'),
         ("in tcp 1.2.3.4 5.6.7.8:1 --app 'x", "a quote is opened and not closed"),
     ],

@@ -58,6 +58,14 @@ def ask(line: str, **options: object) -> dict[str, object]:
         ("allow out l2tp", {"direction": "out", "protocol": "l2tp"}),
         ("allow out udp l2tp", {"direction": "out", "protocol": "udp", "port": "l2tp"}),
         ("allow in proto 47", {"direction": "in", "protocol": 47}),
+        ("allow out app /usr/bin/curl to port 443", {"direction": "out", "port": 443, "app": "/usr/bin/curl"}),
+        ("allow out app /usr/bin/curl tcp port 443",
+         {"direction": "out", "protocol": "tcp", "port": 443, "app": "/usr/bin/curl"}),
+        ("block out app /opt/ide/*", {"direction": "out", "app": "/opt/ide/*"}),
+        ("ask out app /opt/run 80,443", {"direction": "out", "port": [80, 443], "app": "/opt/run"}),
+        ("allow out app /bin/sh script /s/a.sh user bob",
+         {"direction": "out", "app": "/bin/sh", "script": "/s/a.sh", "user": "bob"}),
+        ("allow in from port 53", {"direction": "in", "from_port": 53}),
         ("block in", {"direction": "in"}),
         ("allow any", {}),
         ("allow out anywhere user alice", {"direction": "out", "user": "alice"}),
@@ -84,13 +92,13 @@ def test_options_beside_the_words() -> None:
 def test_every_option_at_once_and_the_order_of_the_fields() -> None:
     rule = ask(
         "block in", interface="eth0", from_="10.0.0.0/8", to="any", protocol="tcp,udp", port="22,ssh", from_port="1-9",
-        app="/x,y", user="bob,group:eve", unit="a.service", limit="3/minute", burst=4, for_="1h30m", log=True,
-        note="because", name="mine", schedule="fri-mon 22:00-06:00",
+        app="/x,y", script="/s", user="bob,group:eve", unit="a.service", limit="3/minute", burst=4, for_="1h30m",
+        log=True, note="because", name="mine", schedule="fri-mon 22:00-06:00",
     )  # fmt: skip
     assert list(rule.items()) == [
         ("name", "mine"), ("action", "block"), ("direction", "in"), ("interface", "eth0"), ("from", "10.0.0.0/8"),
         ("protocol", ["tcp", "udp"]), ("port", [22, "ssh"]), ("from_port", "1-9"), ("app", "/x,y"),
-        ("user", ["bob", "group:eve"]), ("unit", "a.service"), ("limit", "3/minute"), ("burst", 4),
+        ("script", "/s"), ("user", ["bob", "group:eve"]), ("unit", "a.service"), ("limit", "3/minute"), ("burst", 4),
         ("schedule", {"days": ["fri", "sat", "sun", "mon"], "from": "22:00", "until": "06:00"}),
         ("expires", "2026-11-24T17:30:00Z"), ("log", True), ("note", "because"),
     ]  # fmt: skip

@@ -10,8 +10,10 @@ import pytest
 
 from pfw.model.policy import PolicyError
 from pfw.policy import blocklists, times, values
+from pfw.policy.asking import ASK_FIELDS
 from pfw.policy.fields import RULE_FIELDS
 from pfw.policy.load import load
+from pfw.policy.programs import APP_KEYS
 from pfw.policy.schema import schema
 from pfw.policy.simple import LIST_KEYS
 
@@ -45,6 +47,13 @@ GOOD = [
     rule(**{"from": ["a", "!10.9.0.0/30"], "to": "::1", "interface": "wlan*", "enabled": False, "log": True}),
     rule(remote="a", port=["ssh", 0, 65535, "1-2"], from_port="1024-65535", app=["/usr/bin/x", "/opt/*"]),
     rule(user=[0, "alice", "group:1"], unit="ssh.service", note="", limit="6 / minute burst 7"),
+    rule(app=["/opt/*", {"path": "/usr/bin/x"}, {"path": "/usr/bin/x", "sha256": "0aB9" * 16}]),
+    rule(app={"path": "/usr/bin/x", "sha256": "0" * 64}, script=["/a b", "/c"], action="ask", limit="1/day"),
+    rule(app="/bin/sh", script="/s"),
+    rule(direction="forward", action="reject"),
+    *({"version": 2, "ask": {"timeout": time}} for time in (1, 2.5, 3600, "1s", "0090s", "5m", "1h")),
+    *({"version": 2, "ask": {"unattended": word}} for word in ("block", "allow")),
+    {"version": 2, "ask": {}, "default": {"in": "ask", "out": "ask", "forward": "allow"}},
     rule(protocol=["6", 255], schedule={"days": "mon"}),
     {"version": 2, "blocklists": []},
     *(lists(direction=word) for word in blocklists.DIRECTIONS),
@@ -81,6 +90,28 @@ BAD = [
     rule(burst=3),
     rule(log="yes"),
     rule(app="firefox"),
+    rule(app={}),
+    rule(app=[]),
+    rule(app={"path": "/x", "sha": "0" * 64}),
+    rule(app={"sha256": "0" * 64}),
+    rule(app={"path": "/x/*", "sha256": "0" * 64}),
+    rule(app={"path": "/x", "sha256": "0" * 63}),
+    rule(app={"path": "/x", "sha256": "g" * 64}),
+    rule(app=[["/x"]]),
+    rule(script="/s"),
+    rule(app="/x", script="/s/*"),
+    rule(app="/x", script="s"),
+    rule(app="/x", script="/s/"),
+    rule(action="ask", direction="forward"),
+    {"version": 2, "default": {"forward": "ask"}},
+    {"version": 2, "ask": []},
+    {"version": 2, "ask": {"timeout": 0}},
+    {"version": 2, "ask": {"timeout": 3601}},
+    {"version": 2, "ask": {"timeout": True}},
+    {"version": 2, "ask": {"timeout": "1d"}},
+    {"version": 2, "ask": {"unattended": "reject"}},
+    {"version": 2, "ask": {"seconds": 5}},
+    {"ask": {}},
     rule(interface="e*0"),
     rule(schedule={}),
     rule(schedule={"days": ["mo"]}),
@@ -142,3 +173,5 @@ def test_every_field_and_no_other_is_described() -> None:
     assert list(properties) == list(RULE_FIELDS)
     assert all(field["description"] for field in properties.values())
     assert set(definitions["lists"]["properties"]) == set(LIST_KEYS)
+    assert list(definitions["ask"]["properties"]) == list(ASK_FIELDS)
+    assert list(definitions["app"]["anyOf"][1]["properties"]) == list(APP_KEYS)

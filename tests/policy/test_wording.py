@@ -29,6 +29,9 @@ def rule_of(**fields: object):
         ({"protocol": [47, "ah", "esp", "tcp"]}, "allow both 4 protocols"),
         ({"direction": "out", "from_port": 53, "to": "::1", "protocol": "udp"},
          "allow out udp to ::1 from port 53"),
+        ({"action": "ask", "direction": "out", "app": ["/opt/*", {"path": "/bin/curl", "sha256": "0aF" + "1" * 61}]},
+         "ask out app /opt/*, /bin/curl (sha256 0af1111111111111…)"),
+        ({"app": "/bin/sh", "script": ["/a.sh", "/b.sh"]}, "allow both app /bin/sh script /a.sh, /b.sh"),
         ({"interface": "eth0", "app": "/usr/bin/x", "user": "bob", "unit": "a.service"},
          "allow both on eth0 app /usr/bin/x user bob unit a.service"),
         ({"schedule": {"from": "09:00", "until": "17:00"}, "log": True, "enabled": False},
@@ -53,3 +56,17 @@ def test_only_what_differs_is_told_and_in_the_order_of_the_file() -> None:
         ("limit", None, "1/day"),
     ]
     assert list(field_change(old, old)) == []
+
+
+def test_another_hash_and_another_script_are_told() -> None:
+    old = rule_of(app={"path": "/bin/sh", "sha256": "a" * 64})
+    new = rule_of(app={"path": "/bin/sh", "sha256": "b" * 64}, script="/s")
+    assert list(field_change(old, new)) == [
+        ("app", f"/bin/sh (sha256 {'a' * 16}…)", f"/bin/sh (sha256 {'b' * 16}…)"),
+        ("script", None, "/s"),
+    ]
+    many = rule_of(app=[f"/bin/{n}" for n in range(5)], script=[f"/{n}" for n in range(4)])
+    assert list(field_change(new, many)) == [
+        ("app", f"/bin/sh (sha256 {'b' * 16}…)", "5 programs (+5, -1)"),
+        ("script", "/s", "4 scripts (+4, -1)"),
+    ]

@@ -63,6 +63,7 @@ def tell_faults(faults: Iterable[Fault]) -> None:
 def check(arguments: Namespace) -> int:
     """`pfw check`."""
     from pfw.model.policy import Fault, PolicyError
+    from pfw.policy.notes import notes
 
     policy, faults = None, []
     named = arguments.file or arguments.rules
@@ -84,11 +85,15 @@ def check(arguments: Namespace) -> int:
     else:
         form = "lists" if policy.simple else "rules"
         print(f"{printable(str(path))}: valid, {counted(len(policy.rules), 'rule')} ({form} form)")
+        for note in notes(policy):
+            tell(str(note))
     return BAD_INPUT if faults else OK
 
 
 def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> None:
     from msgspec import json, to_builtins
+
+    from pfw.policy.notes import notes
 
     facts = {
         "file": printable(str(path)),
@@ -99,6 +104,7 @@ def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> 
             {name: printable(value) if isinstance(value, str) else value for name, value in to_builtins(fault).items()}
             for fault in faults
         ],
+        "notes": [] if policy is None else [printable(str(note)) for note in notes(policy)],
     }
     print(json.encode(facts).decode())
 
@@ -113,7 +119,7 @@ def explain(arguments: Namespace, complete: Callable[[Policy], Policy], tell_mor
     policy = rules_file.policy
     options = [
         word
-        for name in ("app", "user", "unit", "interface", "time")
+        for name in ("app", "sha256", "script", "user", "unit", "interface", "time")
         for value in getattr(arguments, name) or ()
         for word in (f"--{name}", value)
     ]

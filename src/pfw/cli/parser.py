@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from functools import partial
 
 from pfw import __version__
-from pfw.cli import parser_change
+from pfw.cli import parser_change, parser_programs
 
 _EXIT_STATUS = "exit status: 0 done, 1 the answer is no, 2 the input is bad, 3 the system refused"
 _RULES_HELP = "policy file (default: ./rules.json, else /etc/pfw/rules.json)"
@@ -36,7 +36,9 @@ def build_parser() -> ArgumentParser:
     _replay(commands)
     _schema(commands)
     _convert(commands)
+    _import(commands)
     parser_change.add_commands(partial(_command, commands), _rules, _json)
+    parser_programs.add_commands(partial(_command, commands), _rules, _json)
     _completion(commands)
     return parser
 
@@ -148,14 +150,17 @@ def _explain(commands: _SubParsersAction[ArgumentParser]) -> None:
         nargs="+",
         help="in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT] [ICMP-TYPE], or - to read many, a line each",
     )
-    for name, what in (("app", "PATH"), ("user", "NAME"), ("unit", "NAME"), ("interface", "NAME"), ("time", "WHEN")):
-        parser.add_argument(f"--{name}", metavar=what, action="append", help=_ABOUT[name])
+    shapes = {"app": "PATH", "sha256": "HASH", "script": "PATH", "time": "WHEN"}
+    for name, what in _ABOUT.items():
+        parser.add_argument(f"--{name}", metavar=shapes.get(name, "NAME"), action="append", help=what)
     _rules(parser)
     _json(parser)
 
 
 _ABOUT = {
     "app": "the program's executable",
+    "sha256": "the hash of that executable's file",
+    "script": "the script that the program runs",
     "user": "its user or group:NAME",
     "unit": "its systemd unit or cgroup",
     "interface": "the interface it comes in by or leaves by",
@@ -204,6 +209,33 @@ def _convert(commands: _SubParsersAction[ArgumentParser]) -> None:
     parser.add_argument("file", metavar="FILE", nargs="?", help=_RULES_HELP)
     _rules(parser)
     _json(parser, "accepted for uniformity: a policy is JSON")
+
+
+def _import(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "import",
+        "the rules of another firewall as a policy",
+        "Print a policy that allows nothing that the rules of OpenSnitch do not, and say of each of them whether it\n"
+        "is kept, narrowed, stricter or left out, and why. network_aliases.json and default-config.json are read too,\n"
+        "where they are beside the folder. Exit status 1 where a rule could not be kept as it is.",
+        "  sudo pfw import opensnitch /etc/opensnitchd/rules --output rules.json\n"
+        "  pfw import opensnitch rules --json | jq .rules",
+    )
+    parser.add_argument("firewall", metavar="FIREWALL", choices=("opensnitch",), help="opensnitch")
+    parser.add_argument("folder", metavar="DIR", help="where its rules are, a JSON file each")
+    parser.add_argument("--output", "-o", metavar="FILE", help="write the policy into a new file")
+    parser.add_argument(
+        "--default",
+        choices=("ask", "allow", "deny", "reject"),
+        help="what no rule decides (default: ask, and without an answer the DefaultAction of OpenSnitch)",
+    )
+    parser.add_argument(
+        "--leave-out-denies",
+        action="store_true",
+        help="leave out what denies and cannot be kept, instead of blocking more: this allows what it denied",
+    )
+    _json(parser)
 
 
 def _completion(commands: _SubParsersAction[ArgumentParser]) -> None:

@@ -140,6 +140,7 @@ def _rule_options(parser: ArgumentParser) -> None:
         ("--user", "NAME", "of this user, or group:NAME"),
         ("--unit", "NAME", "of this systemd unit"),
         ("--app", "PATH", "of this program"),
+        ("--script", "PATH", "of this script, which the program runs"),
         ("--limit", "RATE", "as in 6/minute"),
         ("--schedule", "WHEN", "as in 'mon-fri 09:00-17:00'"),
         ("--for", "TIME", "for so long: 30m, 12h, 7d"),

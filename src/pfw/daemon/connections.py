@@ -51,7 +51,7 @@ def cut_forbidden(policy: Policy) -> Cut:
     decider = Decider(policy)
     now = clock.now()
     moment = Moment(now, clock.utc_offset_s(now))
-    view = _View(local, asks_interface=any(rule.interfaces for rule in policy.rules))
+    view = View(local, asks_interface=any(rule.interfaces for rule in policy.rules))
     forbidden, unknown = [], 0
     for entry in entries:
         action = decider.decide(view.flow(entry), moment, None).action
@@ -66,7 +66,7 @@ def cut_forbidden(policy: Policy) -> Cut:
     return Cut(0, unknown)
 
 
-class _View:
+class View:
     """Connections as a policy is asked about them."""
 
     def __init__(self, local: AddressSet, *, asks_interface: bool) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from msgspec import Struct
 
 from pfw import __version__
-from pfw.daemon import banning, boot, confirming, connections, listing, machine, panic
+from pfw.daemon import banning, boot, confirming, connections, listing, machine, panic, programs
 from pfw.daemon.backend import Backend, Before, Change
 from pfw.daemon.backends import BACKENDS, choose, in_force, named
 from pfw.daemon.guard import Guard, Order, take_back
@@ -82,8 +82,10 @@ class _Up:
         self._backend = choose(wanted.backend if wanted.backend != "auto" or self._before is None
                                else self._before[0].name)  # fmt: skip
         self._lists = listing.of_policy(state, wanted.policy, tell)
-        around = machine.surroundings()
-        self._plan = make_plan(wanted.policy, around, self._lists)
+        self._book = programs.book(state)
+        self._policy = programs.resolved(wanted.policy) if self._book is not None else wanted.policy
+        around = machine.surroundings(self._book.labelling() if self._book is not None else None)
+        self._plan = make_plan(self._policy, around, self._lists)
         self._digest = _digest(wanted, self._backend.name, self._lists, self._plan)
         self._sha256 = hashlib.sha256(wanted.content).hexdigest()
         self._tell_all = wanted.tell_all or (self._before is not None and self._before[1].tell_all)
@@ -146,6 +148,8 @@ class _Up:
         known_before = self._before[1].created if self._before is not None and old is not None else None
         self._created = known_before if known_before is not None else change.created()
         self._keep(generation, "")
+        if self._book is not None and self._plan.programs is not None:
+            self._book.keep()
         change.load()
         everything = banning.active(self._state, clock.now())
         # A table that was not there has no bans yet.
@@ -155,6 +159,7 @@ class _Up:
         begins = old is None or self._state.applied(old.generation) is None
         known = connections.make_known() if begins else 0
         try:
+            programs.prepare(self._plan.programs)
             change.switch()
             # First made known, then cut: else what was cut would be known again.
             known += connections.make_known() if begins else 0
@@ -285,6 +290,7 @@ def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan:
         {repr(condition) for chain in plan.chains.values() for step in chain.rules for condition in step.conditions
          if type(condition).__name__.startswith("Of")}
     )  # fmt: skip
+    numbers += [repr(plan.programs)]
     listed = sorted((name, len(each), hash(each)) for name, each in lists.items())
     parts = (__version__, backend, wanted.content, listed, numbers, plan.notes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()

@@ -13,6 +13,7 @@ from msgspec import Struct
 from pfw.drivers import clock, netlink, procfs
 from pfw.enforce.owners import Group, Owners
 from pfw.enforce.plan import Surroundings
+from pfw.enforce.programs import Labelling
 from pfw.enforce.schedules import Clock
 from pfw.model.address import AddressSet, Range, as_int, format_endpoint, parse_address
 from pfw.model.flow import Direction, Flow
@@ -46,9 +47,9 @@ class Session(Struct, frozen=True):
         )
 
 
-def surroundings() -> Surroundings:
+def surroundings(labelling: Labelling | None = None) -> Surroundings:
     """What this machine adds to a policy."""
-    return Surroundings(Owners(_uid, _group, procfs.unit_path), Clock(clock.now(), clock.utc_offset_s))
+    return Surroundings(Owners(_uid, _group, procfs.unit_path), Clock(clock.now(), clock.utc_offset_s), labelling)
 
 
 def own_sessions() -> list[Session]:

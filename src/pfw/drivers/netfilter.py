@@ -10,11 +10,12 @@ import errno
 import os
 import socket
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 from msgspec import Struct
 
 from pfw.drivers.netlink import NETLINK_NETFILTER, ask, ask_one, open_socket, receive, steadily
-from pfw.wire import conntrack, nftables
+from pfw.wire import conntrack, nftables, nftables_rule
 from pfw.wire.conntrack import Entry
 from pfw.wire.netlink import NLMSG_DONE, NLMSG_ERROR, error_number, parts
 from pfw.wire.nfnetlink import split
@@ -29,8 +30,10 @@ __all__ = [
     "SetElement",
     "TableState",
     "change_set",
+    "close_chain",
     "connections",
     "cut",
+    "queue_chain",
     "read_chains",
     "read_counters",
     "read_elements",
@@ -46,6 +49,8 @@ __all__ = [
 _SO_SNDBUFFORCE = 32
 _SEND_BUFFER_MARGIN_BYTES = 1 << 16
 _CTNETLINK = "ctnetlink (module nf_conntrack_netlink)"
+_NO_EXPRESSION = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL})
+"""What kernels answer that lack an expression."""
 _IN_FLIGHT = 64
 """Requests whose answers are waited for together: the answers fit into a receive buffer of any size."""
 
@@ -205,8 +210,35 @@ def change_set(table: str, changes: Iterable[SetChange]) -> None:
     not there.
     """
     request, last = nftables.change_request(table, changes)
-    if not last:
-        return
+    if last:
+        _carry_out_batch(request, last, f"table {table}")
+
+
+def queue_chain(table: str, chain: str, queue: int) -> Literal["queue", "xtables"]:
+    """Let a regular chain of an inet table give all its packets to a queue, and nothing else, in one transaction; by
+    which of the kernel's two ways. ENOENT: the table or the chain is not there, or the kernel has neither way."""
+    try:
+        _change_chain(table, chain, nftables_rule.queue_batch(table, chain, queue, xtables=False))
+    except OSError as error:
+        if error.errno not in _NO_EXPRESSION:
+            raise
+    else:
+        return "queue"
+    _change_chain(table, chain, nftables_rule.queue_batch(table, chain, queue, xtables=True))
+    return "xtables"
+
+
+def close_chain(table: str, chain: str) -> None:
+    """Let a regular chain of an inet table drop all its packets, in one transaction. What still waits in a queue that
+    nobody reads any more is dropped by the kernel."""
+    _change_chain(table, chain, nftables_rule.close_batch(table, chain))
+
+
+def _change_chain(table: str, chain: str, request: tuple[bytes, int]) -> None:
+    _carry_out_batch(*request, f"table {table}, chain {chain}")
+
+
+def _carry_out_batch(request: bytes, last: int, place: str) -> None:
     with open_socket(NETLINK_NETFILTER) as sock:
         _enlarge(sock, len(request) + _SEND_BUFFER_MARGIN_BYTES)
         sock.send(request)
@@ -215,7 +247,7 @@ def change_set(table: str, changes: Iterable[SetChange]) -> None:
             for kind, _, sequence, body in parts(receive(sock)):
                 number = error_number(body) if kind == NLMSG_ERROR else 0
                 if number:
-                    raise OSError(number, f"table {table}: {os.strerror(number)}")
+                    raise OSError(number, f"{place}: {os.strerror(number)}")
                 if kind == NLMSG_ERROR and sequence == last:
                     return
 

@@ -1,4 +1,5 @@
-"""Netlink sockets, and the questions asked over them: this machine's addresses, routes, and open sockets.
+"""Netlink sockets, those that packets come in by too, and the questions asked over them: this machine's addresses,
+routes, and open sockets.
 
 All questions here leave the kernel as it is. The network namespace is that of the thread that asks. A kernel that
 does not answer ends in an OSError after TIMEOUT_S.
@@ -7,9 +8,11 @@ does not answer ends in an OSError after TIMEOUT_S.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from struct import Struct as Layout
 from typing import TypeVar
 
@@ -22,6 +25,7 @@ from pfw.wire.netlink import NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, error_num
 from pfw.wire.rtnetlink import (
     RTM_NEWADDR,
     RTM_NEWROUTE,
+    RTM_NEWRULE,
     address_request,
     addresses,
     default_gateways,
@@ -29,6 +33,8 @@ from pfw.wire.rtnetlink import (
     route_index,
     route_request,
     routes_request,
+    rule_mark,
+    rules_request,
 )
 from pfw.wire.sockdiag import (
     AF_INET,
@@ -44,9 +50,14 @@ NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_NETFILTER = 0, 4, 12
 TIMEOUT_S = 5.0
 _READ_BYTES = 1 << 17
 _ATTEMPTS = 10
-_SOL_NETLINK, _NETLINK_CAP_ACK = 270, 10
+_SOL_NETLINK, _NETLINK_NO_ENOBUFS, _NETLINK_CAP_ACK = 270, 5, 10
+_SO_RCVBUFFORCE = 33
+_SIOCGIFNAME = 0x8910
+_REQUEST = Layout("=16si20x")
+"""struct ifreq: name, index."""
 _UDP_UNCONNECTED = 7
 """TCP_CLOSE, which the kernel uses for UDP sockets that have no fixed other end."""
+_NETFILTER = "/proc/thread-self/net/netfilter"
 _NO_WAY = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
 """What the kernel answers for want of a route, and for unreachable, prohibit and blackhole routes."""
 _PORT = Layout(">H")
@@ -74,6 +85,114 @@ class TcpSocket(Struct, frozen=True, gc=False):
         if self.accepted:
             return TCP, self.destination, self.source, self.destination_port, self.source_port
         return TCP, self.source, self.destination, self.source_port, self.destination_port
+
+
+class PacketSocket:
+    """A socket by which netfilter hands packets over, with room for `room_bytes` of them.
+
+    `listed` is the file in which the kernel lists what is read already, `what` the word for it.
+    """
+
+    def __init__(self, room_bytes: int, listed: str, what: str) -> None:
+        self.lost = 0
+        """Packets that the kernel could not hand over; where it does not tell how many, each time counts as one."""
+        self._listed = f"{_NETFILTER}/{listed}"
+        self._what = what
+        self._waiting: list[bytes] = []
+        self._names: dict[int, str] = {}
+        self._buffer = memoryview(bytearray(_READ_BYTES))
+        self._sock = open_socket(NETLINK_NETFILTER)
+        try:
+            _make_room(self._sock, room_bytes)
+        except BaseException:
+            self._sock.close()
+            raise
+
+    def fileno(self) -> int:
+        """What becomes readable when packets have come."""
+        return self._sock.fileno()
+
+    def interface(self, index: int) -> str:
+        """The name of an interface where the packets come from; `#7` for one that has gone."""
+        name = self._names.get(index)
+        if name is None:
+            # A rename takes effect at the next read, so the names are kept no longer than that.
+            name = self._names[index] = self._interface(index)
+        return name
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def _interface(self, index: int) -> str:
+        try:
+            # Of the namespace that the socket belongs to, whatever the thread is in by now.
+            answer = fcntl.ioctl(self._sock.fileno(), _SIOCGIFNAME, _REQUEST.pack(b"", index))
+        except OSError:
+            return f"#{index}"
+        return str(_REQUEST.unpack(answer)[0].partition(b"\0")[0].decode(errors="backslashreplace"))
+
+    def _bind(self, number: int, question: bytes) -> None:
+        """Ask for the packets of a group or queue. Raises OSError: EBUSY where somebody else reads it."""
+        self._sock.send(question)
+        while True:
+            data = receive(self._sock)
+            answers = [error_number(body) for kind, _, _, body in parts(data) if kind == NLMSG_ERROR]
+            if answers:
+                break
+            # Packets of what is bound already.
+            self._waiting.append(data)
+        if answers[0]:
+            raise self._refused(answers[0], number)
+
+    def _refused(self, refusal: int, number: int) -> OSError:
+        # The kernel says EPERM for what is taken, as it does for want of privileges.
+        if refusal == errno.EPERM and self._counters(number):
+            refusal = errno.EBUSY
+        text = "somebody else reads it" if refusal == errno.EBUSY else os.strerror(refusal)
+        return OSError(refusal, f"{self._what} {number}: {text}")
+
+    def _counters(self, number: int) -> list[str]:
+        """What the kernel lists of a group or queue; nothing where nobody reads it."""
+        try:
+            with open(self._listed) as file:
+                return next((words for words in map(str.split, file) if words[:1] == [str(number)]), [])
+        except OSError:
+            return []
+
+    def _received(self) -> bytes | None:
+        """What the kernel sent next, None if nothing, once the socket no longer waits. Raises OSError."""
+        if self._waiting:
+            return self._waiting.pop(0)
+        while True:
+            try:
+                size, (port, _) = self._sock.recvfrom_into(self._buffer)
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+                self.lost += 1
+                continue
+            if port == 0:
+                return bytes(self._buffer[:size])
+
+    def _follow(self, expected: int, number: int) -> int:
+        """Count the packets that are missing before this one; the number that should come next."""
+        missing = (number - expected) & 0xFFFFFFFF
+        if missing < 1 << 31:
+            self.lost += missing
+        return (number + 1) & 0xFFFFFFFF
+
+
+def _make_room(sock: socket.socket, room_bytes: int) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room_bytes)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
+    # Without this the kernel, once the buffer was full, drops all until it has been read empty. What is lost
+    # shows in the numbers of the packets.
+    with suppress(OSError):
+        sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)
 
 
 def open_socket(protocol: int) -> socket.socket:
@@ -177,6 +296,11 @@ def interface_addresses() -> list[tuple[str, bytes, int]]:
 def gateways() -> set[bytes]:
     """The packed next hops of all default routes, of all tables and both families. Raises OSError."""
     return {hop for body in _routing(RTM_NEWROUTE, routes_request()) for hop in default_gateways(body)}
+
+
+def rule_marks() -> set[tuple[int, int]]:
+    """The marks by which routing rules go, each with the bits that count. Raises OSError."""
+    return {found for body in _routing(RTM_NEWRULE, rules_request()) if (found := rule_mark(body)) is not None}
 
 
 def route_interface(destination: bytes) -> str | None:

@@ -126,3 +126,12 @@ def _name(pid: int) -> str:
         return (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def executables() -> list[str]:
+    """The path of each process' executable, as the kernel calls it."""
+    found = []
+    for pid in _pids():
+        with suppress(OSError):
+            found.append(os.readlink(_PROC / str(pid) / "exe").removesuffix(" (deleted)"))
+    return found

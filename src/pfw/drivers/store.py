@@ -14,6 +14,8 @@ from pathlib import Path
 
 STATE_DIR = Path("/var/lib/pfw")
 VARIABLE = "PFW_STATE_DIR"
+RUN_DIR = Path("/run/pfw")
+RUN_VARIABLE = "PFW_RUN_DIR"
 _NAMESPACES = Path("/run/netns")
 _FILE_BYTES_MAX = 512 << 20
 
@@ -21,11 +23,20 @@ _FILE_BYTES_MAX = 512 << 20
 def folder() -> Path:
     """Where the state is kept: as PFW_STATE_DIR says, else under /var/lib/pfw. A network namespace that is not
     the system's has a folder of its own in there: its firewall is another one."""
-    named = os.environ.get(VARIABLE)
+    return _folder(VARIABLE, STATE_DIR)
+
+
+def run_folder() -> Path:
+    """Where is what lasts until the next boot: as PFW_RUN_DIR says, else under /run/pfw."""
+    return _folder(RUN_VARIABLE, RUN_DIR)
+
+
+def _folder(variable: str, usual: Path) -> Path:
+    named = os.environ.get(variable)
     if named:
         return Path(named)
     own = _namespace()
-    return STATE_DIR if own is None else STATE_DIR / "netns" / own
+    return usual if own is None else usual / "netns" / own
 
 
 def _namespace() -> str | None:

@@ -114,6 +114,12 @@ class OfUnit(Struct, frozen=True):
     level: int
 
 
+class OfProgram(Struct, frozen=True):
+    """Of a socket of a program in one of these classes, by their numbers in `Plan.programs` (`enforce/programs.py`)."""
+
+    classes: frozenset[int]
+
+
 class Period(Struct, frozen=True):
     """A stretch of time in which the local clock keeps one distance from UTC. Seconds since 1970."""
 
@@ -154,6 +160,7 @@ Condition = (
     | OfUser
     | OfGroup
     | OfUnit
+    | OfProgram
     | InSchedule
     | BeforeTime
     | UnderLimit
@@ -167,8 +174,63 @@ class Step(Struct, frozen=True):
     verdict: int | None
 
 
+class ProgramClass(Struct, frozen=True):
+    """Programs that a policy treats alike. `path` is None for all others; with `*` at the end it is a folder.
+
+    `key` is what its label means, `mark` the label in its bits of a mark. `bits` has one bit for each list of users of
+    the rules for `in` (`Classes.users`).
+    """
+
+    key: str
+    mark: int
+    path: str | None
+    sha256: str | None = None
+    bits: int = 0
+
+    @property
+    def is_one(self) -> bool:
+        """Whether it holds one program alone."""
+        return self.path is not None and not self.path.endswith("*")
+
+    def holds(self, path: str | None, sha256: str | None) -> bool:
+        """Whether a program with this path is in it, unless it is in one before it."""
+        if self.path is None:
+            return True
+        if path is None:
+            return False
+        if self.path.endswith("*"):
+            return path.startswith(self.path[:-1])
+        return path == self.path and self.sha256 in (None, sha256)
+
+
+class Classes(Struct, frozen=True):
+    """The classes of a policy, the most exact first, and the bits of a mark in which they are told."""
+
+    mask: int
+    all: tuple[ProgramClass, ...]
+    users: tuple[tuple[OfUser | OfGroup, ...], ...] = ()
+    hashed: frozenset[str] = frozenset()
+    """The paths of which some rule wants to know what the file holds."""
+
+    def of(self, path: str | None, sha256: str | None, uid: int, gid: int) -> ProgramClass:
+        """The class of a program: the path of its executable, None for one that has none, what the file holds (asked
+        of hashed paths alone), and whose socket it is."""
+        bits = self.bits(uid, gid)
+        return next(each for each in self.all if each.bits == bits and each.holds(path, sha256))
+
+    def bits(self, uid: int, gid: int) -> int:
+        return sum(
+            1 << at
+            for at, lists in enumerate(self.users)
+            if any(uid in each.uids if isinstance(each, OfUser) else gid in each.gids for each in lists)
+        )
+
+
 INVALID, BANNED = 0, 1
 """The numbers of the verdicts that every plan has: on packets without a connection, and on bans."""
+UNKNOWN, ANSWERED, REFUSED = 2, 3, 4
+"""Those that a plan for programs has besides: on connections of which somebody must find out whose they are, and on
+those that a person's answer allowed or blocked."""
 
 
 class Verdict(Struct, frozen=True):
@@ -201,5 +263,7 @@ class Plan(Struct, frozen=True):
     """Empty where there is no policy, only bans."""
     open: frozenset[Place]
     """The places where what no step decides would pass."""
+    programs: Classes | None = None
+    """The classes of programs, where the policy needs somebody who tells programs apart."""
     notes: tuple[str, ...] = ()
     """What a person should know: rules that have expired."""

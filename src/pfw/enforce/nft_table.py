@@ -46,6 +46,14 @@ class Ban(Struct, frozen=True):
     left_s: int | None
 
 
+class Names(Struct, frozen=True):
+    """What a table has: its chains, sets (maps with them) and counters."""
+
+    chains: frozenset[str] = frozenset()
+    sets: frozenset[str] = frozenset()
+    counters: frozenset[str] = frozenset()
+
+
 class Ruleset(Struct, frozen=True):
     """`load` changes no verdict, `switch` is what counts. `whole` is both as one file, for reading and for a boot
     without network. `rules` tells how many rules each chain of this generation has, `sets` its own sets; `long_sets`
@@ -58,14 +66,8 @@ class Ruleset(Struct, frozen=True):
     rules: dict[str, int]
     sets: frozenset[str]
     long_sets: frozenset[str]
-
-
-class Names(Struct, frozen=True):
-    """What a table has: its chains, sets (maps with them) and counters."""
-
-    chains: frozenset[str] = frozenset()
-    sets: frozenset[str] = frozenset()
-    counters: frozenset[str] = frozenset()
+    shared: Names = Names()
+    """The chains and sets beside those of bans that no generation owns: of answers, where programs are told apart."""
 
 
 def switch(open_places: Iterable[Place], generation: int) -> str:
@@ -89,9 +91,10 @@ def remove() -> str:
 def sweep(there: Names, plan: Plan, kept: Iterable[Ruleset]) -> str:
     """Delete what is in the table and of no use to these rulesets: older generations, sets and counters."""
     kept = list(kept)
-    chains = {*BAN_CHAINS, *(name for name, _, _ in base_chains(plan.open, 0))}.union(*(each.rules for each in kept))
+    chains = {*BAN_CHAINS, *(name for name, _, _ in base_chains(plan.open, 0))}
+    chains = chains.union(*(each.rules.keys() | each.shared.chains for each in kept))
     sets = {HITS, *(name for pair in BAN_SETS.values() for name in pair)}
-    sets = sets.union(*(each.sets | each.long_sets for each in kept))
+    sets = sets.union(*(each.sets | each.long_sets | each.shared.sets for each in kept))
     counters = {name for verdict in plan.verdicts for name in (verdict.counter, over_counter(verdict.counter))}
     return _delete(Names(there.chains - chains, there.sets - sets, there.counters - counters))
 

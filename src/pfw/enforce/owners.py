@@ -36,16 +36,19 @@ def owner_conditions(rule: Rule, place: Place, index: int | None, owners: Owners
     if rule.users is None and rule.units is None:
         yield ()
         return
-    users = list(_users(rule, place, index, owners)) if rule.users is not None else [()]
+    if rule.users is not None and place is Place.IN:
+        what = 'who would receive a packet is known to "pfw daemon" alone; start it, or write "direction": "out"'
+        raise CannotError(what, index, "user")
+    users: list[tuple[Condition, ...]] = [()]
+    if rule.users is not None:
+        users = [(each,) for each in user_list(rule, index, owners)]
     for unit in _units(rule, index, owners):
         for user in users:
             yield (*user, *unit)
 
 
-def _users(rule: Rule, place: Place, index: int | None, owners: Owners) -> Iterator[tuple[Condition, ...]]:
-    if place is Place.IN:
-        what = 'who would receive a packet cannot be told by a kernel; with "user" write "direction": "out"'
-        raise CannotError(what, index, "user")
+def user_list(rule: Rule, index: int | None, owners: Owners) -> tuple[OfUser | OfGroup, ...]:
+    """The users and groups of a rule, as numbers; any of them will do. Raises CannotError."""
     uids: set[int] = set()
     gids: set[int] = set()
     for name in rule.users or ():
@@ -60,10 +63,8 @@ def _users(rule: Rule, place: Place, index: int | None, owners: Owners) -> Itera
         if uid is None:
             raise CannotError(f'"{name}": there is no such user on this machine', index, "user")
         uids.add(uid)
-    if uids:
-        yield (OfUser(tuple(sorted(uids))),)
-    if gids:
-        yield (OfGroup(tuple(sorted(gids))),)
+    found: list[OfUser | OfGroup] = [OfUser(tuple(sorted(uids)))] if uids else []
+    return (*found, OfGroup(tuple(sorted(gids)))) if gids else tuple(found)
 
 
 def _units(rule: Rule, index: int | None, owners: Owners) -> Iterator[tuple[Condition, ...]]:

@@ -18,7 +18,8 @@ from msgspec.structs import replace
 
 from pfw.enforce import conditions as c
 from pfw.enforce.conditions import CannotError, Condition, Place, Plan, State, Step, Verdict
-from pfw.enforce.owners import Owners, owner_conditions
+from pfw.enforce.owners import Owners, owner_conditions, user_list
+from pfw.enforce.programs import Labelling, make_classes, names_programs, of_rule
 from pfw.enforce.schedules import Clock, time_conditions
 from pfw.model.address import AddressSet, Range
 from pfw.model.flow import Direction
@@ -32,6 +33,12 @@ from pfw.policy.blocking import with_lists
 INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
 BAN_NAME = "base ban"
+_PROGRAM_NAMES = (
+    ("base unknown program", Action.ASK),
+    ("answered with allow", Action.ALLOW),
+    ("answered with block", Action.BLOCK),
+)
+"""The names under which is counted what the daemon was asked, and what a person's answers did."""
 
 _DIRECTIONS = {
     Place.IN: Direction.IN,
@@ -41,16 +48,22 @@ _DIRECTIONS = {
 }
 _ENDS = ("from", "to", "remote")
 
+_NEEDS_DAEMON = 'which needs "pfw daemon", and it is not there'
+
 _TOLD = tuple(name for name in Rule.__struct_fields__ if name not in ("name", "note"))
+_TOLD_IF_SET = ("scripts",)
+"""Fields that came later: a rule without them keeps the counter that it had before there were any."""
 
 Conditions = tuple[Condition, ...]
 
 
 class Surroundings(Struct, frozen=True):
-    """What this machine adds to a policy: who its users are, and its clock."""
+    """What this machine adds to a policy: who its users are, its clock, and how programs are told apart, where there
+    is somebody to do it."""
 
     owners: Owners
     clock: Clock
+    labelling: Labelling | None = None
 
 
 def make_plan(policy: Policy, around: Surroundings, lists: Mapping[str, AddressSet]) -> Plan:
@@ -64,7 +77,19 @@ def make_plan(policy: Policy, around: Surroundings, lists: Mapping[str, AddressS
         raise PlanError(planner.faults)
     allowing = {direction for direction, action in policy.defaults.items() if action is Action.ALLOW}
     passing = frozenset(place for place in Place if _DIRECTIONS[place] in allowing)
-    return Plan(tuple(planner.verdicts), chains, passing, tuple(planner.notes))
+    return Plan(tuple(planner.verdicts), chains, passing, planner.programs, tuple(planner.notes))
+
+
+def find_classes(policy: Policy, around: Surroundings) -> c.Classes | None:
+    """The classes of programs of a policy; None where it needs none, or nobody tells them apart. Raises CannotError."""
+    if around.labelling is None or not names_programs(policy):
+        return None
+    receivers = [
+        user_list(rule, index, around.owners)
+        for index, rule in enumerate(policy.rules)
+        if rule.enabled and rule.users is not None and Direction.IN in rule.directions
+    ]
+    return make_classes(policy, around.labelling, receivers)
 
 
 def without_units(plan: Plan) -> Plan:
@@ -103,6 +128,13 @@ class _Planner:
         self.faults: list[CannotError] = []
         self.notes: list[str] = []
         self.verdicts = _always()
+        self.programs: c.Classes | None = None
+        if names_programs(policy) and around.labelling is not None:
+            self.verdicts += [Verdict(name, action, counter_name(name, b"")) for name, action in _PROGRAM_NAMES]
+            try:
+                self.programs = find_classes(policy, around)
+            except CannotError as error:
+                self.faults.append(error)
         self._rules: list[tuple[int, int, int | None, Rule, Conditions]] = []
         for always_there in (*policy.list_rules, *base_rules(policy.base)):
             self._add_rule(None, always_there)
@@ -112,8 +144,8 @@ class _Planner:
         for direction in Direction:
             action = policy.defaults[direction]
             self._defaults[direction] = self._add_verdict(f"default {direction}", action, None, action.encode())
-            if action is Action.ASK:
-                self._fault(f'the default for "{direction}" is "ask", which needs somebody who is asked', None, None)
+            if action is Action.ASK and around.labelling is None:
+                self._fault(f'the default for "{direction}" is "ask", {_NEEDS_DAEMON}', None, None)
 
     def _add_verdict(
         self, name: str, action: Action, index: int | None, content: bytes, log: bool = False, quiet: bool = False
@@ -133,12 +165,11 @@ class _Planner:
             number = self._add_verdict(rule.name, rule.action, index, content, rule.log, _is_loopback(index, rule))
         if not rule.enabled:
             return
-        if rule.action is Action.ASK:
-            self._fault('"ask" needs somebody who is asked, and nobody is yet; write allow, block or reject', index,
-                        "action")  # fmt: skip
-        if rule.apps is not None and rule.directions != {Direction.FORWARD}:
-            self._fault('which program it is cannot be told yet; without "app" the rule would be another one', index,
-                        "app")  # fmt: skip
+        if self._around.labelling is None:
+            if rule.action is Action.ASK:
+                self._fault(f'the action is "ask", {_NEEDS_DAEMON}', index, "action")
+            if rule.apps is not None and rule.directions != {Direction.FORWARD}:
+                self._fault(f"the rule is about programs, {_NEEDS_DAEMON}", index, "app")
         times = time_conditions(rule, self._around.clock)
         if times is None:
             self.notes.append(f'rule "{rule.name}" has expired')
@@ -157,6 +188,10 @@ class _Planner:
                 continue
             try:
                 for found in self._places(rule, place, index):
+                    if rule.scripts is not None:
+                        # Only who looks at its arguments can tell which script it is, and then decides all.
+                        yield Step((*found, *times), c.UNKNOWN)
+                        continue
                     limit = (c.UnderLimit(bucket, rule.limit),) if rule.limit is not None else ()
                     yield Step((*found, *times, *limit), number)
             except CannotError as error:
@@ -178,12 +213,24 @@ class _Planner:
         yield Step((c.InState(State.INVALID),), c.INVALID)
         yield Step((c.Stray(),), c.INVALID)
 
+    def _owners(self, rule: Rule, place: Place, index: int | None) -> Iterator[Conditions]:
+        """Whose socket it is. Going out, a kernel knows users by itself; coming in, they are part of the label."""
+        received = place is Place.IN and rule.users is not None
+        if self.programs is None or place not in (Place.IN, Place.OUT) or not (rule.apps is not None or received):
+            yield from owner_conditions(rule, place, index, self._around.owners)
+            return
+        users = user_list(rule, index, self._around.owners) if received else None
+        program = of_rule(rule, self.programs, users)
+        without = replace(rule, users=None) if received else rule
+        for owner in owner_conditions(without, place, index, self._around.owners):
+            yield (*owner, program)
+
     def _places(self, rule: Rule, place: Place, index: int | None) -> Iterator[Conditions]:
         """The conditions of a rule at a place, once for each combination of family, ICMP protocol and owner."""
         front: Conditions = ()
         if rule.interfaces is not None:
             front = (c.OnInterface(rule.interfaces, leaving=place is Place.OUT),)
-        for owner in owner_conditions(rule, place, index, self._around.owners):
+        for owner in self._owners(rule, place, index):
             for family in _families(rule, place):
                 # A block list is about who is reached, a rule about what was asked for.
                 sent = place is Place.PUBLISHED and index is not None
@@ -202,6 +249,8 @@ def _content(rule: Rule) -> bytes:
     parts: list[object] = []
     for name in _TOLD:
         value = getattr(rule, name)
+        if value is None and name in _TOLD_IF_SET:
+            continue
         if value is None:
             parts.append("")
         elif isinstance(value, AddressSet):

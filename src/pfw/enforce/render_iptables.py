@@ -68,6 +68,9 @@ class Ruleset(Struct, frozen=True):
 def render(plan: Plan, generation: int, loaded: Iterable[str] = (), *, tell_all: bool = False) -> Ruleset:
     """The ruleset of a plan. `loaded` are the sets that the kernel has already. With `tell_all` also what is allowed
     without a word is told of, to whoever listens. Raises CannotError."""
+    if plan.programs is not None:
+        what = 'rules for programs, for users that receive, and "ask" need nftables; leave --backend out'
+        raise CannotError(what)
     renderer = _Renderer(plan, generation, tell_all=tell_all)
     families = {family: renderer.tables(family) for family in FAMILIES}
     loaded = set(loaded)

@@ -13,8 +13,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from hashlib import blake2b
 
 from pfw.enforce import conditions as c
+from pfw.enforce import nft_answers
 from pfw.enforce import nft_text as text
 from pfw.enforce.conditions import CannotError, Place, Plan, Step
+from pfw.enforce.ladder import Ladder, Stretch, pieces
 from pfw.enforce.nft_table import (
     HITS,
     HITS_TIMEOUT_S,
@@ -24,6 +26,7 @@ from pfw.enforce.nft_table import (
     LOG_RATE,
     LONG_SET,
     QUIET_GROUP,
+    Names,
     Ruleset,
     ban_sets,
     base_chains,
@@ -50,15 +53,20 @@ def render(plan: Plan, generation: int, loaded: Iterable[str] = (), *, tell_all:
     fresh = [block for name, block in made.long_sets.items() if name not in loaded]
     chains = [chain(name, lines) for name, lines in made.chains.items()]
     hooked = [chain(name, [head, *lines]) for name, head, lines in base_chains(plan.open, generation)]
-    everything = [*made.shared(), *made.long_sets.values(), *made.sets.values(), *chains, *hooked]
+    asking = plan.programs is not None
+    answers = nft_answers.sets() if asking else []
+    empty, filled = (nft_answers.chains(plan, filled=each) if asking else [] for each in (False, True))
+    everything = [*made.shared(), *answers, *made.long_sets.values(), *made.sets.values(), *filled, *chains, *hooked]
     return Ruleset(
         generation,
-        load=table([*made.shared(), *fresh, *made.sets.values(), *chains]),
+        load=f"{table([*made.shared(), *answers, *fresh, *made.sets.values(), *empty, *chains])}"
+        f"{nft_answers.refill(plan) if asking else ''}",
         switch=switch(plan.open, generation),
         whole=f"{remove()}{table(everything)}",
         rules={name: len(lines) for name, lines in made.chains.items()},
         sets=frozenset(made.sets),
         long_sets=frozenset(made.long_sets),
+        shared=Names(nft_answers.chain_names(plan), nft_answers.set_names(plan)),
     )
 
 
@@ -79,7 +87,8 @@ class _Renderer:
         self._nodes: dict[int, str] = {}
         self._trees: list[Node] = []
         """Kept: nodes are known by their `id`, which another may have as soon as one is gone."""
-        self._actions: dict[int, str] = {}
+        self._actions: dict[tuple[int, Place], str] = {}
+        self._place_now = Place.IN
 
     def render(self) -> None:
         for place in Place:
@@ -105,28 +114,91 @@ class _Renderer:
     def _place(self, place: Place) -> None:
         """The chain of a place: what belongs to a connection first, then the tree of the rules."""
         planned = self._plan.chains[place]
+        self._place_now = place
         lines = self._open(place)
         for step in planned.connections:
             lines.extend(self._rule(step))
         if place is Place.FORWARD:
             lines.append(f"ct status & dnat == dnat goto {self._front}{Place.PUBLISHED}")
-        self._trees.append(grow(planned.rules))
-        self._node(lines, place, self._trees[-1], planned.end)
+        ladder = Ladder(planned.rules)
+        if not ladder.asks:
+            self._tree(lines, planned.rules, planned.end)
+            return
+        if ladder.head:
+            lines.append(f"jump {self._piece('head', ladder.head)}")
+        self._programs(lines, ladder, planned.end)
 
-    def _node(self, lines: list[str], place: Place, node: Node, end: Step) -> None:
+    def _programs(self, lines: list[str], ladder: Ladder, end: Step) -> None:
+        """Rules for programs: by its label a connection goes to the chain of its class."""
+        classes, place = self._plan.programs, self._place_now
+        assert classes is not None
+        owned = f"{self._front}{place}_programs"
+        # Breaks where no program holds a socket; the kernel has some of its own.
+        lines.append(f"{_HAS_PROGRAM[place]} goto {owned}")
+        self._tree(lines, ladder.nobody(), end)
+        targets: dict[tuple[Step | Stretch, ...], str] = {}
+        chain_of: list[str] = []
+        for number in range(len(classes.all)):
+            parts = ladder.of_class(number)
+            if parts not in targets:
+                targets[parts] = f"{self._front}{place}_p{len(targets)}"
+                self._parts(self.chains.setdefault(targets[parts], []), ladder, parts, end)
+            chain_of.append(targets[parts])
+        known = [f"{each.mark:#010x} : goto {name}" for each, name in zip(classes.all, chain_of, strict=True)]
+        by_label = self._named("type mark : verdict", "", known, word="map")
+        own = self.chains.setdefault(owned, [])
+        for label in nft_answers.label_words(place, classes.mask):
+            own.append(f"{label} vmap @{by_label}")
+            for number, (each, name) in enumerate(zip(classes.all, chain_of, strict=True)):
+                if not each.is_one:
+                    own.append(f"{label} @{self._members(number)} goto {name}")
+        self._tree(own, ladder.unknown(), end)
+
+    def _members(self, number: int) -> str:
+        """The set of further labels of a class: of programs in it that have got one of their own."""
+        name = f"{self._front}k{number}"
+        self.sets[name] = filled_set(name, "type mark; size 16384", ())
+        return name
+
+    def _parts(self, lines: list[str], ladder: Ladder, parts: Sequence[Step | Stretch], end: Step) -> None:
+        for part in parts:
+            if isinstance(part, Step):
+                lines.extend(self._blamed(part))
+                continue
+            for piece in pieces(part):
+                lines.append(f"jump {self._piece(f's{piece.first}_{piece.end}', ladder.steps(piece))}")
+        lines.extend(self._rule(end))
+
+    def _piece(self, name: str, steps: Sequence[Step]) -> str:
+        """A chain of rules for everybody that comes back where none of them fits."""
+        name = f"{self._front}{self._place_now}_{name}"
+        if name not in self.chains:
+            self._tree(self.chains.setdefault(name, []), steps, None)
+        return name
+
+    def _tree(self, lines: list[str], steps: Sequence[Step], end: Step | None) -> None:
+        self._trees.append(grow(steps))
+        self._node(lines, self._place_now, self._trees[-1], end)
+
+    def _node(self, lines: list[str], place: Place, node: Node, end: Step | None) -> None:
         """Adds a node to the chain of these lines; what it leads to becomes chains of its own."""
         while node.question is not None and node.otherwise is not None:
             lines.extend(self._questions(place, node, end))
             node = node.otherwise
         for step in node.steps:
-            try:
-                lines.extend(self._rule(step))
-            except CannotError as error:
-                index = None if step.verdict is None else self._plan.verdicts[step.verdict].index
-                raise CannotError(error.what, index, error.field) from None
-        lines.extend(self._rule(end))
+            lines.extend(self._blamed(step))
+        if end is not None:
+            lines.extend(self._rule(end))
 
-    def _questions(self, place: Place, node: Node, end: Step) -> Iterator[str]:
+    def _blamed(self, step: Step) -> list[str]:
+        """A step as rules; what cannot be is told with the place of its rule."""
+        try:
+            return list(self._rule(step))
+        except CannotError as error:
+            index = None if step.verdict is None else self._plan.verdicts[step.verdict].index
+            raise CannotError(error.what, index, error.field) from None
+
+    def _questions(self, place: Place, node: Node, end: Step | None) -> Iterator[str]:
         by_key: dict[str, list[str]] = {}
         for answer in node.answers:
             target = self._node_chain(place, answer.node, end)
@@ -138,7 +210,7 @@ class _Renderer:
             )
             yield f"{key} vmap @{self._named(f'type {kind}', '', elements, word='map')}"
 
-    def _node_chain(self, place: Place, node: Node, end: Step) -> str:
+    def _node_chain(self, place: Place, node: Node, end: Step | None) -> str:
         name = self._nodes.get(id(node))
         if name is None:
             name = f"{place}_{len(self._nodes)}"
@@ -173,13 +245,16 @@ class _Renderer:
     def _action(self, number: int | None) -> str:
         if number is None:
             return "accept"
-        if number not in self._actions:
-            self._actions[number] = self._make_action(number)
-        return self._actions[number]
+        key = number, self._place_now
+        if key not in self._actions:
+            self._actions[key] = self._make_action(number)
+        return self._actions[key]
 
     def _make_action(self, number: int) -> str:
         verdict = self._plan.verdicts[number]
         named = text.comment(verdict.name)
+        if verdict.action is Action.ASK:
+            return f"goto {self._asking_chain(number)} {named}"
         if is_told(verdict):
             return f"goto {self._verdict_chain(number)} {named}"
         if verdict.quiet:
@@ -200,6 +275,17 @@ class _Renderer:
             told = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets {self._log(number, LOG_GROUP)}"
             lines.append(f"{counted(verdict)} {told} {ends} {text.comment(verdict.name)}")
             lines.append(f"counter name {over_counter(verdict.counter)} {ends}")
+        return self._front + name
+
+    def _asking_chain(self, number: int) -> str:
+        """The chain that looks for an answer, and else hands the packet over; where nobody takes it, it ends there."""
+        verdict = self._plan.verdicts[number]
+        name = f"v{number}_{self._place_now}"
+        if self._front + name not in self.chains:
+            lines = self._open(name)
+            if number != c.UNKNOWN:
+                lines.append(f"jump answers_{self._place_now}")
+            lines += [f"{counted(verdict)} jump {nft_answers.ASK} {text.comment(verdict.name)}", "drop"]
         return self._front + name
 
     def _end(self, action: Action) -> str:
@@ -228,6 +314,9 @@ class _Renderer:
             self.sets[name] = filled_set(name, text.limit_set(condition, family), ())
         return self._limit_sets[key]
 
+
+_HAS_PROGRAM = {Place.OUT: "meta skuid != 4294967295", Place.IN: "socket mark & 0x00000000 == 0x00000000"}
+"""Never false, but for want of a socket, or of a program that holds it."""
 
 _ANSWERED_BY_PORT = ("17", "33", "132", "136")
 _REFUSALS = (

@@ -49,7 +49,8 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """A connection by its first packet: everything a rule can ask for. None means not known here.
 
     `users` holds every name a rule may use for the owner: user name, uid as text, `group:NAME`,
-    `group:GID`.
+    `group:GID`. An `app` or `script` that is empty is known: no program that has a path (a deleted file, the kernel
+    itself), no script. `app_sha256` is 64 hex digits in small letters.
     """
 
     direction: Direction
@@ -61,6 +62,8 @@ class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     icmp_type: int | None = None
     interface: str | None = None
     app: str | None = None
+    app_sha256: str | None = None
+    script: str | None = None
     users: frozenset[str] | None = None
     unit: str | None = None
 

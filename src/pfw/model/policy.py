@@ -53,12 +53,20 @@ def public_source(source: str) -> str:
     return f"{scheme}://{host}{tail}{'?…' if query else ''}"
 
 
+class Ask(Struct, frozen=True):
+    """How the action `ask` asks: how long an answer may take, and what is done when none comes."""
+
+    timeout_s: float = 60
+    unattended: Action = Action.BLOCK
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """A policy. `simple` tells the lists form of the file, whose rules have the lists' names."""
 
     rules: tuple[Rule, ...] = ()
     defaults: dict[Direction, Action]
     base: Base = Base()
+    ask: Ask = Ask()
     blocklists: tuple[Blocklist, ...] = ()
     list_rules: tuple[Rule, ...] = ()
     """What is on the block lists, as rules before all others, where it is known (`policy/blocking.py`)."""

@@ -53,8 +53,18 @@ class Expiry(Struct, frozen=True):
     text: str
 
 
+class App(Struct, frozen=True):
+    """A program by the path of its executable, or all below a folder (`/opt/ide/*`), or a path with what the file
+    holds: `sha256`, 64 hex digits in small letters, never with a `*`."""
+
+    path: str
+    sha256: str | None = None
+
+
 class Rule(Struct, frozen=True, kw_only=True):
-    """One rule. `interfaces` and `apps` may end in `*`; `users` are spelled as in `Flow.users`.
+    """One rule. `interfaces` and the paths of `apps` may end in `*`; `users` are spelled as in `Flow.users`.
+
+    `scripts` are what an interpreter runs, by path; only with `apps`.
 
     `icmp_types` holds pairs (protocol, type). `remote` is the source for `in`, the destination for `out`.
     """
@@ -70,7 +80,8 @@ class Rule(Struct, frozen=True, kw_only=True):
     ports: tuple[PortRange, ...] | None = None
     icmp_types: frozenset[tuple[int, int]] | None = None
     interfaces: tuple[str, ...] | None = None
-    apps: tuple[str, ...] | None = None
+    apps: tuple[App, ...] | None = None
+    scripts: tuple[str, ...] | None = None
     users: tuple[str, ...] | None = None
     units: tuple[str, ...] | None = None
     schedule: Schedule | None = None

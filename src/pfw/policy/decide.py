@@ -11,6 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from itertools import chain
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -21,9 +22,11 @@ from pfw.model.policy import Policy
 from pfw.model.rule import PortRange, Rule
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.base import LOOPBACK_INTERFACE, interface_of, rules_in_order
-from pfw.policy.index import Line, LineBuilder, Members, Names, vector
+from pfw.policy.index import Line, LineBuilder, Members, Names, Programs, vector
 from pfw.policy.match import OverLimit, answer, minute_of_week
 from pfw.policy.reason import default_verdict, limit_reached_never, rule_verdict, unsure_verdict
+
+T = TypeVar("T")
 
 _IN, _OUT = Direction.IN, Direction.OUT
 
@@ -136,14 +139,16 @@ class Decider:
             any(pattern != LOOPBACK_INTERFACE for pattern in rule.interfaces or ()) for rule in self._rules
         )
         self._wants_app, free = self._wanting(lambda rule: rule.apps)
-        self._apps = Names(free, self._bits_of(lambda rule: rule.apps))
+        self._programs = Programs(free, self._bits_of(lambda rule: rule.apps))
+        self._wants_script, free = self._wanting(lambda rule: rule.scripts)
+        self._scripts = Members(free, self._bits_of(lambda rule: rule.scripts))
         self._wants_user, free = self._wanting(lambda rule: rule.users)
         self._users = Members(free, self._bits_of(lambda rule: rule.users))
         self._wants_unit, free = self._wanting(lambda rule: rule.units)
         self._units = Members(free, self._bits_of(lambda rule: rule.units))
-        self._wants_owner = self._wants_app | self._wants_user | self._wants_unit
+        self._wants_owner = self._wants_app | self._wants_script | self._wants_user | self._wants_unit
 
-    def _bits_of(self, field: Callable[[Rule], tuple[str, ...] | None]) -> Iterable[tuple[int, tuple[str, ...]]]:
+    def _bits_of(self, field: Callable[[Rule], tuple[T, ...] | None]) -> Iterable[tuple[int, tuple[T, ...]]]:
         for place, rule in enumerate(self._rules):
             wanted = field(rule)
             if wanted is not None:
@@ -244,7 +249,13 @@ class Decider:
         if flow.app is None:
             doubted |= self._wants_app
         else:
-            matching &= self._apps.at(flow.app)
+            met, unsure = self._programs.at(flow.app, flow.app_sha256)
+            matching &= met
+            doubted |= unsure
+        if flow.script is None:
+            doubted |= self._wants_script
+        else:
+            matching &= self._scripts.at(frozenset((flow.script,)))
         if flow.users is None:
             doubted |= self._wants_user
         else:
@@ -269,8 +280,10 @@ class Decider:
             return end
         first = (differing & -differing).bit_length() - 1
         others = maybes.bit_count() - 1
-        blanks = (interface_of(flow), flow.app, flow.users, flow.unit, flow.source_port, flow.port, flow.icmp_type)
-        key = (first, place, end.reason, others, flow.protocol, *(blank is None for blank in blanks))
+        owner = (flow.users, flow.unit, flow.script)
+        blanks = (interface_of(flow), *owner, flow.source_port, flow.port, flow.icmp_type)
+        app_doubted = flow.app is None or self._programs.at(flow.app, flow.app_sha256)[1] >> first & 1
+        key = (first, place, end.reason, others, flow.protocol, bool(app_doubted), *(blank is None for blank in blanks))
         verdict = self._unsure.get(key)
         if verdict is None:
             if len(self._unsure) >= _MOST_UNSURE:

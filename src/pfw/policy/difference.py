@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from pfw.model.flow import Direction
-from pfw.model.policy import Base, Blocklist, Policy, public_source
+from pfw.model.policy import Ask, Base, Blocklist, Policy, public_source
 from pfw.model.rule import Rule
 from pfw.policy.blocklists import UNITS_S
 from pfw.policy.overlap import overlap
@@ -58,6 +58,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     moved: tuple[Moved, ...] = ()
     defaults: tuple[Change, ...] = ()
     base: tuple[Change, ...] = ()
+    ask: tuple[Change, ...] = ()
     blocklists_added: tuple[Blocklist, ...] = ()
     blocklists_removed: tuple[Blocklist, ...] = ()
     blocklists_changed: tuple[Changed, ...] = ()
@@ -83,6 +84,7 @@ def difference(old: Policy | None, new: Policy) -> Difference:
         moved=tuple(_moved(list(rules_before), rules_now)),
         defaults=tuple(_default_changes(old, new)),
         base=tuple(_base_changes(Base() if old is None else old.base, new.base)),
+        ask=tuple(_ask_changes(Ask() if old is None else old.ask, new.ask)),
         blocklists_added=tuple(each for name, each in lists_now.items() if name not in lists_before),
         blocklists_removed=tuple(each for name, each in lists_before.items() if name not in lists_now),
         blocklists_changed=tuple(
@@ -98,6 +100,7 @@ def lines(difference: Difference) -> list[str]:
     told = [
         *(_change_line("default", change) for change in difference.defaults),
         *(_change_line("base", change) for change in difference.base),
+        *(_change_line("ask", change) for change in difference.ask),
         *(f'+ blocklist "{each.name}": {_source(each)}' for each in difference.blocklists_added),
         *(f'- blocklist "{each.name}"' for each in difference.blocklists_removed),
         *(_changed_line("blocklist", changed) for changed in difference.blocklists_changed),
@@ -121,6 +124,7 @@ def facts(difference: Difference) -> dict[str, Any]:
         "moved": [{"name": each.name, "place": [each.old, each.new]} for each in difference.moved],
         "defaults": _fields(difference.defaults),
         "base": _fields(difference.base),
+        "ask": _fields(difference.ask),
         "blocklists": {
             "added": [{"name": each.name, "source": _source(each)} for each in difference.blocklists_added],
             "removed": [{"name": each.name, "source": _source(each)} for each in difference.blocklists_removed],
@@ -168,6 +172,13 @@ def _base_changes(old: Base, new: Base) -> Iterable[Change]:
         before, now = getattr(old, field), getattr(new, field)
         if before != now:
             yield Change(field, _switch(before), _switch(now))
+
+
+def _ask_changes(old: Ask, new: Ask) -> Iterable[Change]:
+    if old.timeout_s != new.timeout_s:
+        yield Change("timeout", f"{old.timeout_s:g} s", f"{new.timeout_s:g} s")
+    if old.unattended is not new.unattended:
+        yield Change("unattended", old.unattended.value, new.unattended.value)
 
 
 def _switch(is_on: bool) -> str:

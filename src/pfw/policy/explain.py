@@ -15,11 +15,11 @@ from pfw.model.address import format_address
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, protocol_name
 from pfw.model.policy import Policy
-from pfw.model.rule import MINUTES_A_DAY, Rule
+from pfw.model.rule import MINUTES_A_DAY, App, Rule
 from pfw.model.verdict import Verdict
 from pfw.policy.base import LOOPBACK_INTERFACE, interface_of, rules_in_order
 from pfw.policy.match import Answer, answer, clock_for, decide_slowly, minute_of_week
-from pfw.policy.reason import joined, wanted_text
+from pfw.policy.reason import app_text, joined, wanted_text
 from pfw.policy.times import DAYS
 
 _FORWARDED = "a forwarded connection"
@@ -126,6 +126,8 @@ def _found(rule: Rule, field: str, flow: Flow, moment: Moment) -> str:
             return _remote(flow)
         case "protocol":
             return protocol_name(flow.protocol)
+        case "app" if flow.direction is not Direction.FORWARD:
+            return _program(flow.app, flow.app_sha256, any(app.sha256 for app in rule.apps or ()))
     return _found_further(field, flow)
 
 
@@ -141,8 +143,20 @@ def _found_further(field: str, flow: Flow) -> str:
             return interface_of(flow) or f"unknown, but not {LOOPBACK_INTERFACE}"
     if flow.direction is Direction.FORWARD:
         return _FORWARDED
-    owners = {"app": flow.app, "user": None if flow.users is None else joined(sorted(flow.users)), "unit": flow.unit}
-    return _known(owners[field])
+    match field:
+        case "script":
+            return "none" if flow.script == "" else _known(flow.script)
+        case "unit":
+            return _known(flow.unit)
+    return _known(None if flow.users is None else joined(sorted(flow.users)))
+
+
+def _program(path: str | None, sha256: str | None, is_hash_wanted: bool) -> str:
+    if not path:
+        return "unknown" if path is None else "none that has a path"
+    if not is_hash_wanted:
+        return path
+    return app_text(App(path, sha256)) if sha256 else f"{path} (sha256 unknown)"
 
 
 def _known(text: str | None) -> str:

@@ -8,9 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pfw.model.flow import Direction
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
 from pfw.model.rule import Rule
-from pfw.policy import times, values
+from pfw.model.verdict import Action
+from pfw.policy import programs, times, values
 from pfw.policy.locate import Path
 from pfw.policy.names import Names
 from pfw.policy.report import Report, alternatives, describe, shown
@@ -44,6 +46,10 @@ def _read_icmp_types(names: Names, path: Path, value: object) -> object:
     return names.report.read_each(path, value, values.read_icmp_type)
 
 
+def _read_apps(names: Names, path: Path, value: object) -> object:
+    return programs.read_apps(names.report, path, value)
+
+
 def _read_schedule(names: Names, path: Path, value: object) -> object:
     return times.read_schedule(names.report, path, value)
 
@@ -60,7 +66,8 @@ RULE_FIELDS: dict[str, FieldReader] = {
     "from_port": Names.read_ports,
     "icmp_type": _read_icmp_types,
     "interface": _several(values.read_interface),
-    "app": _several(values.read_app),
+    "app": _read_apps,
+    "script": _several(values.read_script),
     "user": _several(values.read_user),
     "unit": _several(values.read_unit),
     "schedule": _read_schedule,
@@ -95,6 +102,7 @@ def read_rule(names: Names, path: Path, value: object) -> Rule | None:
         if key not in value:
             report.fault(path, f'has no "{key}"')
     _check_ends(report, path, value, read)
+    _check_owner(report, path, value, read)
     protocols = _settle_protocols(report, path, value, read)
     icmp_types = _settle_icmp_types(report, path, value, read, protocols)
     if "burst" in value and "limit" not in value:
@@ -119,6 +127,7 @@ def _make_rule(read: Read, protocols: frozenset[int] | None, icmp_types: frozens
         icmp_types=icmp_types,
         interfaces=read.get("interface"),
         apps=read.get("app"),
+        scripts=read.get("script"),
         users=read.get("user"),
         units=read.get("unit"),
         schedule=read.get("schedule"),
@@ -140,6 +149,13 @@ def _check_ends(report: Report, path: Path, value: dict[str, object], read: Read
     if read.get("direction") == values.DIRECTIONS["forward"]:
         what = 'does not go with direction "forward", which has two other ends; use "from" and "to"'
         report.fault((*path, "remote"), what)
+
+
+def _check_owner(report: Report, path: Path, value: dict[str, object], read: Read) -> None:
+    if "script" in value and "app" not in value:
+        report.fault((*path, "script"), 'goes only with an "app", which is the interpreter that runs it')
+    if read.get("action") is Action.ASK and Direction.FORWARD in read.get("direction", ()):
+        report.fault((*path, "action"), values.NOBODY_TO_ASK)
 
 
 def _settle_protocols(report: Report, path: Path, value: dict[str, object], read: Read) -> frozenset[int] | None:

@@ -12,6 +12,8 @@ from collections.abc import Iterable
 from itertools import accumulate, cycle, islice
 from operator import xor
 
+from pfw.model.rule import App
+
 MOST_REMEMBERED = 1024
 """Answers that an index of names keeps. Names of programs are many, but few at a time."""
 
@@ -109,6 +111,37 @@ class Names:
                 self._remembered.clear()
             self._remembered[name] = found
         return found
+
+
+class Programs:
+    """Vectors by program: its path, and what its file holds where a rule asks for that too. Paths with a hash are
+    whole."""
+
+    def __init__(self, free: int, rules: Iterable[tuple[int, Iterable[App]]]) -> None:
+        self._free = free
+        self._hashed: dict[str, int] = {}
+        self._files: dict[tuple[str, str], int] = {}
+        paths: list[tuple[int, list[str]]] = []
+        for bit, apps in rules:
+            paths.append((bit, [app.path for app in apps if app.sha256 is None]))
+            for app in apps:
+                if app.sha256 is not None:
+                    file = app.path, app.sha256
+                    self._hashed[app.path] = self._hashed.get(app.path, 0) | bit
+                    self._files[file] = self._files.get(file, 0) | bit
+        self._paths = Names(free, paths)
+
+    def at(self, path: str, sha256: str | None) -> tuple[int, int]:
+        """The rules that a program meets or may meet; of them those that only its hash could tell."""
+        if not path:
+            return self._free, 0
+        certain = self._paths.at(path)
+        hashed = self._hashed.get(path, 0)
+        if not hashed:
+            return certain, 0
+        if sha256 is None:
+            return certain | hashed, hashed & ~certain
+        return certain | self._files.get((path, sha256), 0), 0
 
 
 class Members:

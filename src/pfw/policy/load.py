@@ -15,6 +15,7 @@ from pfw.model.policy import Base, Policy, PolicyError
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
 from pfw.policy import simple, values
+from pfw.policy.asking import read_ask
 from pfw.policy.blocklists import read_blocklists
 from pfw.policy.fields import read_rule
 from pfw.policy.names import Names
@@ -23,7 +24,7 @@ from pfw.policy.services import Services
 from pfw.policy.syntax import read_document
 
 VERSION = 2
-FULL_KEYS: tuple[str, ...] = ("version", "default", "rules", "base")
+FULL_KEYS: tuple[str, ...] = ("version", "default", "rules", "base", "ask")
 SHARED_KEYS: tuple[str, ...] = ("$schema", "note", "aliases", "blocklists")
 """Of both forms."""
 
@@ -93,10 +94,11 @@ def _read_full(names: Names, document: dict[str, object]) -> Policy | None:
         report.fault(("version",), f"must be {VERSION}, the only version that there is, not {shown(version)}")
     defaults = _read_defaults(report, document.get("default", {}))
     base = _read_base(report, document.get("base", {}))
+    ask = read_ask(report, document.get("ask", {}))
     rules = _read_rules(names, document.get("rules", []))
     if report.count > faults:
         return None
-    return Policy(rules=tuple(rules), defaults=defaults, base=base)
+    return Policy(rules=tuple(rules), defaults=defaults, base=base, ask=ask)
 
 
 def _read_defaults(report: Report, value: object) -> dict[Direction, Action]:
@@ -109,7 +111,9 @@ def _read_defaults(report: Report, value: object) -> dict[Direction, Action]:
             report.unknown_key(("default", key), "a direction", list(Direction))
             continue
         action = report.read(("default", key), word, values.read_action)
-        if action is not None:
+        if action is Action.ASK and key == Direction.FORWARD:
+            report.fault(("default", key), values.NOBODY_TO_ASK)
+        elif action is not None:
             defaults[Direction(key)] = action
     return defaults
 

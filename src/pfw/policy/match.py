@@ -17,7 +17,7 @@ from pfw.model.address import AddressSet
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS
 from pfw.model.policy import Policy
-from pfw.model.rule import MINUTES_A_DAY, MINUTES_A_WEEK, Expiry, PortRange, Rule
+from pfw.model.rule import MINUTES_A_DAY, MINUTES_A_WEEK, App, Expiry, PortRange, Rule
 from pfw.model.verdict import Verdict
 from pfw.policy.base import LOOPBACK_INTERFACE, interface_of, rules_in_order
 from pfw.policy.reason import default_verdict, limit_reached_never, rule_verdict, unsure_verdict
@@ -91,6 +91,7 @@ def conditions(rule: Rule, flow: Flow, moment: Moment) -> dict[str, Answer]:
         "icmp_type": _icmp_type(rule.icmp_types, flow),
         "interface": _interface(rule.interfaces, interface_of(flow)),
         "app": _app(rule.apps, flow),
+        "script": _script(rule.scripts, flow),
         "user": _user(rule.users, flow),
         "unit": _unit(rule.units, flow),
     }
@@ -158,10 +159,24 @@ def fits(pattern: str, name: str) -> bool:
     return name.startswith(pattern[:-1]) if pattern.endswith("*") else name == pattern
 
 
-def _app(wanted: tuple[str, ...] | None, flow: Flow) -> Answer:
-    app = flow.app
-    holds = app is not None and any(fits(pattern, app) for pattern in wanted or ())
-    return _owner(wanted, flow, app, _yes_or_no(holds))
+def _app(wanted: tuple[App, ...] | None, flow: Flow) -> Answer:
+    """Of several programs one that is certain is enough; what the file holds is asked only where its path fits."""
+    answers = [app_fits(app, flow.app or "", flow.app_sha256) for app in wanted or ()]
+    best = next((each for each in (Answer.YES, Answer.UNKNOWN) if each in answers), Answer.NO)
+    return _owner(wanted, flow, flow.app, best)
+
+
+def app_fits(wanted: App, path: str, sha256: str | None) -> Answer:
+    """Whether a program is the one that a rule names. Without a path it is none that a rule can name."""
+    if not path or not fits(wanted.path, path):
+        return Answer.NO
+    if wanted.sha256 is not None and sha256 is None:
+        return Answer.UNKNOWN
+    return _yes_or_no(wanted.sha256 in (None, sha256))
+
+
+def _script(wanted: tuple[str, ...] | None, flow: Flow) -> Answer:
+    return _owner(wanted, flow, flow.script, _yes_or_no(bool(flow.script) and flow.script in (wanted or ())))
 
 
 def _user(wanted: tuple[str, ...] | None, flow: Flow) -> Answer:

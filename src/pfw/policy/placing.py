@@ -12,11 +12,11 @@ from pfw.model.address import ALL_RANGES, AddressSet, Range, from_int
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP
 from pfw.model.policy import Policy
-from pfw.model.rule import PortRange, Rule
+from pfw.model.rule import App, PortRange, Rule
 from pfw.model.verdict import Action
 from pfw.policy.base import base_rules
 from pfw.policy.decide import Decider
-from pfw.policy.match import fits
+from pfw.policy.match import Answer, app_fits, fits
 from pfw.policy.overlap import ends, overlap
 from pfw.policy.ports import LAST_PORT
 
@@ -113,13 +113,17 @@ def _flows_of(rule: Rule, rivals: list[Rule], direction: Direction, protocol: in
     elif protocol in (ICMP, ICMPV6):
         samples["icmp_type"] = [*_icmp_types(rule, rivals, protocol)]
     if direction is not Direction.FORWARD:
-        samples["app"] = _texts(rule.apps, "", "apps", rivals)
+        samples["program"] = [*_programs(rule.apps, rivals)]
+        samples["script"] = _texts(rule.scripts, "", "scripts", rivals)
         samples["unit"] = _texts(rule.units, "", "units", rivals)
         samples["users"] = [
             frozenset({user}) if user else frozenset() for user in _texts(rule.users, "", "users", rivals)
         ]
     if all(samples.values()):
         for facts in _one_after_another(samples):
+            program = facts.pop("program", None)
+            if isinstance(program, App):
+                facts |= {"app": program.path, "app_sha256": program.sha256}
             yield Flow(direction=direction, protocol=protocol, **facts)  # type: ignore[arg-type]
 
 
@@ -181,14 +185,28 @@ def _texts(wanted: tuple[str, ...] | None, other: str, field: str, rivals: list[
     """Names that fit the rule's patterns; where it has none, one that fits no pattern at all."""
     if wanted is None:
         return [other]
-    names = [
-        name
-        for pattern in wanted
-        for name in ([f"{pattern[:-1]}0", f"{pattern[:-1]}~"] if pattern.endswith("*") else [pattern])
-    ]
+    names = [name for pattern in wanted for name in _fitting(pattern)]
     each_taken = [{name for name in names if _fits_any(getattr(each, field), name)} for each in rivals]
     taken = set().union(*(each for each in each_taken if not each.issuperset(names)))
     return [*_few((name for name in names if name not in taken), names)]
+
+
+def _programs(wanted: tuple[App, ...] | None, rivals: list[Rule]) -> list[App]:
+    """The same for programs; what the file holds is nothing that a rule names, where this one does not."""
+    if wanted is None:
+        return [App("", "")]
+    programs = [App(path, app.sha256 or "") for app in wanted for path in _fitting(app.path)]
+    each_taken = [{program for program in programs if _runs_any(each.apps, program)} for each in rivals]
+    taken = set().union(*(each for each in each_taken if not each.issuperset(programs)))
+    return _few((program for program in programs if program not in taken), programs)
+
+
+def _runs_any(wanted: tuple[App, ...] | None, program: App) -> bool:
+    return any(app_fits(app, program.path, program.sha256) is Answer.YES for app in wanted or ())
+
+
+def _fitting(pattern: str) -> list[str]:
+    return [f"{pattern[:-1]}0", f"{pattern[:-1]}~"] if pattern.endswith("*") else [pattern]
 
 
 def _fits_any(patterns: tuple[str, ...] | None, name: str) -> bool:

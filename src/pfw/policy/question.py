@@ -11,10 +11,11 @@ from msgspec.structs import replace
 from pfw.model.address import parse_address
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, protocol_name
-from pfw.policy.report import shown
+from pfw.policy.programs import read_sha256
+from pfw.policy.report import MisfitError, shown
 from pfw.policy.values import ICMP_TYPES, PROTOCOL_WORDS
 
-_OPTIONS = ("--app", "--user", "--unit", "--interface", "--time")
+_OPTIONS = ("--app", "--sha256", "--script", "--user", "--unit", "--interface", "--time")
 _SHAPE = "in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT]"
 
 
@@ -76,6 +77,8 @@ def parse_words(words: list[str]) -> Question:
         icmp_type=icmp_type,
         interface=_only(options, "--interface"),
         app=_only(options, "--app"),
+        app_sha256=_sha256(options),
+        script=_only(options, "--script"),
         users=frozenset(options["--user"]) if "--user" in options else None,
         unit=_only(options, "--unit"),
     )
@@ -110,6 +113,18 @@ def _only(options: dict[str, list[str]], name: str) -> str | None:
     if len(values) > 1:
         raise ValueError(f"{name} is given twice")
     return values[0]
+
+
+def _sha256(options: dict[str, list[str]]) -> str | None:
+    text = _only(options, "--sha256")
+    if text is None:
+        return None
+    if "--app" not in options:
+        raise ValueError("--sha256 is the hash of a program's file, and needs --app beside it")
+    try:
+        return read_sha256(text)
+    except MisfitError as misfit:
+        raise ValueError(misfit.reason) from None
 
 
 def _direction(word: str) -> Direction:

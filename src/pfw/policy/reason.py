@@ -13,12 +13,15 @@ from pfw.model.address import format_range
 from pfw.model.flow import Direction
 from pfw.model.packet import protocol_name
 from pfw.model.policy import Policy
-from pfw.model.rule import Limit, PortRange, Rule
+from pfw.model.rule import App, Limit, PortRange, Rule
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.times import PERIODS_S
 
 MOST_VALUES = 3
 """How many values of a list are named before the rest is only counted: lists may be very long."""
+
+_HASH_SHOWN = 16
+"""Digits of a hash."""
 
 _PERIODS = {period_s: word for word, period_s in PERIODS_S.items()}
 _SUBJECTS = {
@@ -27,6 +30,7 @@ _SUBJECTS = {
     "icmp_type": "the ICMP type",
     "interface": "the interface",
     "app": "the program",
+    "script": "the script",
     "user": "the user",
     "unit": "the unit",
 }
@@ -97,8 +101,15 @@ def wanted_text(rule: Rule, field: str, protocol: int | None = None, last_joint:
             return _ports((rule.source_ports if field == "from_port" else rule.ports) or (), last_joint)
         case "icmp_type":
             return _icmp_types(rule, protocol, last_joint)
-    names = {"interface": rule.interfaces, "app": rule.apps, "user": rule.users, "unit": rule.units}[field]
+        case "app":
+            return joined([app_text(app) for app in rule.apps or ()], last_joint)
+    names = {"interface": rule.interfaces, "script": rule.scripts, "user": rule.users, "unit": rule.units}[field]
     return joined(names or (), last_joint)
+
+
+def app_text(app: App) -> str:
+    """`/usr/bin/curl`, and of its hash so much that a person tells it from another."""
+    return app.path if app.sha256 is None else f"{app.path} (sha256 {app.sha256[:_HASH_SHOWN]}…)"
 
 
 def joined(texts: Sequence[str], last_joint: str = ", ") -> str:

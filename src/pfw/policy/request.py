@@ -24,20 +24,20 @@ from pfw.policy.values import ACTIONS, DIRECTIONS, ICMP_TYPES, MAX_NAME, PROTOCO
 
 KEYS: tuple[str, ...] = (
     "name", "action", "direction", "interface", "from", "to", "remote", "protocol", "port", "from_port", "icmp_type",
-    "app", "user", "unit", "limit", "burst", "schedule", "expires", "log", "note",
+    "app", "script", "user", "unit", "limit", "burst", "schedule", "expires", "log", "note",
 )  # fmt: skip
 """The order in which a rule has its fields."""
 
 _CLAUSES: dict[str, str] = {
     "from": "from", "to": "to", "remote": "remote", "port": "port", "proto": "protocol", "protocol": "protocol",
-    "on": "interface", "type": "icmp_type", "app": "app", "user": "user", "unit": "unit",
-    "limit": "limit", "for": "for", "until": "expires", "comment": "note", "note": "note",
+    "on": "interface", "type": "icmp_type", "app": "app", "script": "script", "user": "user",
+    "unit": "unit", "limit": "limit", "for": "for", "until": "expires", "comment": "note", "note": "note",
 }  # fmt: skip
 """Words behind which a value stands, and the field that it is for."""
 
 _LABELS: dict[str, str] = {
     "from": "from ", "to": "to ", "remote": "", "protocol": "", "port": "port ", "from_port": "from port ",
-    "icmp_type": "", "interface": "on ", "app": "app ", "user": "user ", "unit": "unit ",
+    "icmp_type": "", "interface": "on ", "app": "app ", "script": "script ", "user": "user ", "unit": "unit ",
 }  # fmt: skip
 """What a rule is called after, besides what was typed: options, and what stands before them in the name."""
 
@@ -45,7 +45,7 @@ _ANY = ("any", "anywhere", "all", "everywhere")
 _LOG = ("log", "log-all")
 _PING = "echo-request"
 _ICMP_WORDS = ("icmp", "icmpv6", "ipv6-icmp")
-_OWNERS = ("app", "user", "unit")
+_OWNERS = ("app", "script", "user", "unit")
 
 _NUMBER = "[0-9]{1,9}"
 _PORTS = "([0-9]+)[-:]([0-9]+)"
@@ -70,6 +70,7 @@ class Options(Struct, frozen=True, kw_only=True):
     icmp_type: str | None = None
     interface: str | None = None
     app: str | None = None
+    script: str | None = None
     user: str | None = None
     unit: str | None = None
     limit: str | None = None
@@ -132,6 +133,9 @@ class _Request:
             if field == "port" and last == "from":
                 field = "from_port"
             value = next(rest, None)
+            if field in ("from", "to") and value is not None and value.lower() == "port":
+                # `to port 443`, where ufw would have "to any port 443".
+                field, word, value = {"from": "from_port"}.get(field, "port"), f"{word} {value}", next(rest, None)
             if value is None:
                 raise ValueError(f"a value is missing behind {shown(word)}")
             self._read(field, value)

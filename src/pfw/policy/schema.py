@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pfw.policy import blocklists, simple, times, values
+from pfw.model.flow import Direction
+from pfw.model.policy import Ask
+from pfw.model.verdict import Action
+from pfw.policy import asking, blocklists, programs, simple, times, values
 from pfw.policy.addresses import BUILT_IN_ALIASES
 from pfw.policy.fields import REQUIRED
 from pfw.policy.load import BASE_KEYS, DEFAULT_ACTIONS, FULL_KEYS, VERSION
@@ -17,6 +20,8 @@ from pfw.policy.names import MAX_ALIAS_NAME
 from pfw.policy.ports import LAST_PORT
 
 Schema = dict[str, object]
+
+_WHOLE_PATH = "^/[^*]*[^*/]$"
 
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -32,7 +37,9 @@ _DESCRIPTIONS: dict[str, str] = {
     "from_port": "Source port, written as in port.",
     "icmp_type": "Name, number or a list; a number is of each ICMP protocol of the rule.",
     "interface": "The interface it came in by (in, forward) or leaves by (out); * at the end is a wildcard.",
-    "app": "Path of the program's executable; * at the end is a wildcard. For in, the program that would receive it.",
+    "app": "Path of the program's executable, * at its end is a wildcard; or path and sha256 of one; or a list. "
+    "For in, the program that would receive it.",
+    "script": "Path of what the app runs, or a list; the daemon decides such a rule, for each connection anew.",
     "user": 'User name or id, or "group:" and the name or id of a group.',
     "unit": "Systemd unit or control group.",
     "schedule": "When the rule holds, by the local clock.",
@@ -51,6 +58,11 @@ _BLOCKLIST_DESCRIPTIONS: dict[str, str] = {
     "direction": "in: from a listed address; out: to one; both. What is forwarded is covered by each.",
     "enabled": "false: the list is as good as not there.",
     "note": "For people.",
+}
+
+_ASK_DESCRIPTIONS: dict[str, str] = {
+    "timeout": "How long an answer may take: seconds, or a number and s, m or h, up to an hour.",
+    "unattended": "What is done when no answer comes.",
 }
 
 _BASE_DESCRIPTIONS: dict[str, str] = {
@@ -79,6 +91,8 @@ def schema() -> Schema:
             "aliases": _aliases(),
             "blocklist": _blocklist(),
             "schedule": _schedule(),
+            "app": _app(),
+            "ask": _ask(),
             "address": _address(),
             "port": _port(),
             "protocol": _protocol(),
@@ -130,9 +144,9 @@ def _shared() -> Schema:
 
 
 def _full() -> Schema:
-    actions = [action.value for action in values.ACTIONS]
     defaults: Schema = {
-        direction.value: {"enum": actions, "default": action.value} for direction, action in DEFAULT_ACTIONS.items()
+        direction.value: {"enum": _actions(direction), "default": action.value}
+        for direction, action in DEFAULT_ACTIONS.items()
     }
     base: Schema = {
         key: {"type": "boolean", "default": True, "description": _BASE_DESCRIPTIONS[key]} for key in BASE_KEYS
@@ -143,9 +157,34 @@ def _full() -> Schema:
         "default": _object(defaults, "What happens to a connection that no rule matches."),
         "rules": rules,
         "base": _object(base, "Rules that are always there, before all others."),
+        "ask": _ref("ask"),
         **_shared(),
     }
     return _object(properties, "The full form: ordered rules.", ["version"])
+
+
+def _actions(direction: Direction | None = None) -> list[str]:
+    """Those of connections in a direction: nobody is asked about forwarded ones."""
+    return [each.value for each in values.ACTIONS if each is not Action.ASK or direction is not Direction.FORWARD]
+
+
+def _ask() -> Schema:
+    fields: dict[str, Schema] = {
+        "timeout": {
+            "anyOf": [
+                {
+                    "type": "number",
+                    "minimum": asking.SHORTEST_TIMEOUT_S,
+                    "maximum": asking.LONGEST_TIMEOUT_S,
+                },
+                {"type": "string", "pattern": f"^{asking.TIMEOUT_SHAPE}$", "examples": ["90s", "5m"]},
+            ],
+            "default": Ask().timeout_s,
+        },
+        "unattended": {"enum": [each.value for each in asking.UNATTENDED], "default": Ask().unattended.value},
+    }
+    properties: Schema = {key: {**field, "description": _ASK_DESCRIPTIONS[key]} for key, field in fields.items()}
+    return _object(properties, 'How the action "ask" asks.')
 
 
 def _simple() -> Schema:
@@ -202,7 +241,7 @@ def _blocklist() -> Schema:
 def _rule() -> Schema:
     fields: dict[str, Schema] = {
         "name": {"type": "string", "minLength": 1, "maxLength": values.MAX_NAME},
-        "action": {"enum": [action.value for action in values.ACTIONS]},
+        "action": {"enum": _actions()},
         "direction": {"enum": list(values.DIRECTIONS), "default": "both"},
         "from": _one_or_list(_ref("address")),
         "to": _one_or_list(_ref("address")),
@@ -212,7 +251,8 @@ def _rule() -> Schema:
         "from_port": _one_or_list(_ref("port")),
         "icmp_type": _one_or_list(_ref("icmp_type")),
         "interface": _one_or_list({"type": "string", "pattern": r"^[^*\s/]+\*?$", "maxLength": values.MAX_INTERFACE}),
-        "app": _one_or_list({"type": "string", "pattern": r"^/[^*]*\*?$", "maxLength": values.MAX_TEXT}),
+        "app": _one_or_list(_ref("app")),
+        "script": _one_or_list({"type": "string", "pattern": _WHOLE_PATH, "maxLength": values.MAX_TEXT}),
         "user": _one_or_list(_user()),
         "unit": _one_or_list({"type": "string", "minLength": 1, "maxLength": values.MAX_TEXT}),
         "schedule": _ref("schedule"),
@@ -229,9 +269,25 @@ def _rule() -> Schema:
     }
     properties: Schema = {key: {**field, "description": _DESCRIPTIONS[key]} for key, field in fields.items()}
     made = _object(properties, "A rule matches when every field that it has matches.", REQUIRED)
-    made["dependentRequired"] = {"burst": ["limit"]}
+    made["dependentRequired"] = {"burst": ["limit"], "script": ["app"]}
+    asked_in_vain: Schema = {"action": {"const": Action.ASK.value}, "direction": {"const": Direction.FORWARD.value}}
+    made["not"] = {"properties": asked_in_vain, "required": list(asked_in_vain)}
     made["dependentSchemas"] = {"remote": {"not": {"anyOf": [{"required": ["from"]}, {"required": ["to"]}]}}}
     return made
+
+
+def _app() -> Schema:
+    path: Schema = {"type": "string", "maxLength": values.MAX_TEXT}
+    fields: Schema = {
+        "path": {**path, "pattern": _WHOLE_PATH, "description": "Path of the program's executable."},
+        "sha256": {
+            "type": "string",
+            "pattern": f"^{programs.SHA256_SHAPE}$",
+            "description": "What sha256sum prints of the file; another file at this path is another program.",
+        },
+    }
+    pattern: Schema = {**path, "pattern": r"^/[^*]*\*?$", "examples": ["/usr/bin/firefox", "/opt/ide/*"]}
+    return {"anyOf": [pattern, _object(fields, "A program by path and by what its file holds.", ["path"])]}
 
 
 def _user() -> Schema:

@@ -161,6 +161,10 @@ class Services:
     def names(self) -> list[str]:
         return list(self._load())
 
+    def name_of(self, port: int) -> str | None:
+        """What a port is called, the name that everybody knows before that of this system; None if nobody names it."""
+        return next((name for name, ports in self._load().items() if ports == {port}), None)
+
     def _load(self) -> dict[str, frozenset[int]]:
         if self._table is None:
             listed: dict[str, set[int]] = {}

@@ -1,4 +1,4 @@
-"""Single values of a rule: words, protocols, ICMP types, interfaces, programs, people.
+"""Single values of a rule: words, protocols, ICMP types, interfaces, paths, people.
 
 Each `read_…` takes one value of the JSON file and gives what the model holds, or raises MisfitError. The tables
 here are the vocabulary of the policy language; `schema.py` publishes them.
@@ -68,7 +68,7 @@ MAX_INTERFACE = 15
 LAST_USER_ID = 2**32 - 2
 """2**32 - 1 stands for "no user" in the kernel."""
 
-_SAME_ACTION = {
+SAME_ACTION = {
     "allow": ("accept", "pass", "permit", "allowed"),
     "block": ("deny", "drop", "blocked"),
     "reject": ("refuse", "rejected"),
@@ -80,6 +80,7 @@ _SAME_DIRECTION = {
     "forward": ("route", "routed", "forwarded"),
     "both": ("any", "all", "inout"),
 }
+NOBODY_TO_ASK = "nobody can be asked about forwarded connections: no program of this machine owns them"
 _DIGITS = "0|[1-9][0-9]{0,9}"
 _USER_NAME = r"[^\s:,!*]{1,256}"
 
@@ -119,20 +120,21 @@ def read_name(value: object) -> str:
 
 
 def read_action(value: object) -> Action:
-    return Action(_read_word(value, [action.value for action in ACTIONS], "an action", _SAME_ACTION))
+    return Action(read_word(value, [action.value for action in ACTIONS], "an action", SAME_ACTION))
 
 
 def read_direction(value: object) -> frozenset[Direction]:
-    return DIRECTIONS[_read_word(value, list(DIRECTIONS), "a direction", _SAME_DIRECTION)]
+    return DIRECTIONS[read_word(value, list(DIRECTIONS), "a direction", _SAME_DIRECTION)]
 
 
-def _read_word(value: object, words: list[str], what: str, same: dict[str, tuple[str, ...]]) -> str:
+def read_word(value: object, words: list[str], what: str, same: dict[str, tuple[str, ...]]) -> str:
+    """One of the words. `same` are those of other firewalls, by the word that is meant; `what` is what it should be."""
     if not isinstance(value, str):
         raise wrong_type(alternatives(words), value)
     if value in words:
         return value
     for word, others in same.items():
-        if value.lower() in others:
+        if word in words and value.lower() in others:
             raise MisfitError(f'{shown(value)} is not {what}; write "{word}"')
     raise MisfitError(f"{shown(value)} is not {what} ({alternatives(words)})", value, words)
 
@@ -192,13 +194,33 @@ def read_interface(value: object) -> str:
 
 
 def read_app(value: object) -> str:
-    path = read_filled_text(value)
-    if not path.startswith("/"):
-        raise MisfitError(f"{shown(path)} is not an absolute path; write it in full, as in /usr/bin/firefox")
+    """The path of a program, or of all below a folder with `*` at its end."""
+    path = _read_absolute(value, "/usr/bin/firefox")
     if "*" in path[:-1]:
         raise MisfitError(f"{shown(path)} has a * that is not at its end")
     if path.endswith("/"):
         raise MisfitError(f"{shown(path)} is a folder; {shown(path + '*')} means every program in it and below")
+    return _plain_path(path)
+
+
+def read_script(value: object) -> str:
+    """The path of what an interpreter runs. It is whole: a folder of scripts is whatever somebody puts there."""
+    path = _read_absolute(value, "/usr/local/bin/backup.py")
+    if "*" in path:
+        raise MisfitError(f"{shown(path)} has a *; each script is named by its whole path")
+    if path.endswith("/"):
+        raise MisfitError(f"{shown(path)} is a folder; a script is one file")
+    return _plain_path(path)
+
+
+def _read_absolute(value: object, example: str) -> str:
+    path = read_filled_text(value)
+    if not path.startswith("/"):
+        raise MisfitError(f"{shown(path)} is not an absolute path; write it in full, as in {example}")
+    return path
+
+
+def _plain_path(path: str) -> str:
     if any(part in ("", ".", "..") for part in path[1:].split("/")):
         raise MisfitError(f"{shown(path)} is not a plain path; take out //, . and ..")
     return path

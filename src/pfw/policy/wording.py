@@ -21,20 +21,20 @@ LONGEST = 120
 _ATTRIBUTES: dict[str, str] = {
     "action": "action", "direction": "directions", "from": "source", "to": "destination", "remote": "remote",
     "protocol": "protocols", "port": "ports", "from_port": "source_ports", "icmp_type": "icmp_types",
-    "interface": "interfaces", "app": "apps", "user": "users", "unit": "units", "schedule": "schedule",
-    "expires": "expires", "log": "log", "enabled": "enabled", "note": "note",
+    "interface": "interfaces", "app": "apps", "script": "scripts", "user": "users", "unit": "units",
+    "schedule": "schedule", "expires": "expires", "log": "log", "enabled": "enabled", "note": "note",
 }  # fmt: skip
 """Fields of a policy file and of the model; `limit` and `burst` are one there."""
 
 _NOUNS: dict[str, str] = {
     "from": "range", "to": "range", "remote": "range", "protocol": "protocol", "port": "range", "from_port": "range",
-    "icmp_type": "type", "interface": "interface", "app": "program", "user": "user", "unit": "unit",
+    "icmp_type": "type", "interface": "interface", "app": "program", "script": "script", "user": "user", "unit": "unit",
 }  # fmt: skip
 """What the values of a list are called where they are only counted."""
 
 _LABELS: dict[str, str] = {
     "icmp_type": "", "from": "from ", "to": "to ", "remote": "remote ", "from_port": "from port ", "interface": "on ",
-    "app": "app ", "user": "user ", "unit": "unit ",
+    "app": "app ", "script": "script ", "user": "user ", "unit": "unit ",
 }  # fmt: skip
 """What stands before a condition in a summary."""
 

@@ -13,7 +13,7 @@ from pfw.wire.error import WireError
 from pfw.wire.netlink import NLM_F_REQUEST, attribute, request
 
 NFPROTO_UNSPEC, NFPROTO_INET, NFPROTO_IPV4, NFPROTO_IPV6 = 0, 1, 2, 10
-CONNTRACK, LOG, NFTABLES = 1, 4, 10
+CONNTRACK, QUEUE, LOG, NFTABLES = 1, 3, 4, 10
 """Subsystems."""
 
 _BATCH_BEGIN, _BATCH_END = 16, 17

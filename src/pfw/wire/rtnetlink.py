@@ -11,6 +11,7 @@ from pfw.wire.netlink import NLM_F_REQUEST, attribute, attributes, request
 
 RTM_NEWADDR, RTM_GETADDR = 20, 22
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+RTM_NEWRULE, RTM_GETRULE = 32, 34
 
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _BODY = Layout("=BBBBI")
@@ -18,6 +19,7 @@ _BODY = Layout("=BBBBI")
 
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_MULTIPATH, _RTA_VIA = 1, 4, 5, 9, 18
 _RTN_UNICAST = 1
+_FRA_FWMARK, _FRA_FWMASK = 10, 16
 _ROUTE = Layout("=BBBBBBBBI")
 """Family, destination's and source's prefix length, type of service, table, protocol, scope, type, flags."""
 _HOP = Layout("=HBBi")
@@ -111,6 +113,25 @@ def default_gateways(body: memoryview) -> list[bytes]:
         gateways.append(_gateway(dict(attributes(several[_HOP.size : size]))))
         several = several[(size + 3) & ~3 :]
     return [each for each in gateways if each is not None]
+
+
+def rules_request() -> bytes:
+    """Ask for the routing rules of both families (include/uapi/linux/fib_rules.h: the body is like that of a route)."""
+    return request(RTM_GETRULE, _ROUTE.pack(0, 0, 0, 0, 0, 0, 0, 0, 0))
+
+
+def rule_mark(body: memoryview) -> tuple[int, int] | None:
+    """The mark for which the rule in one RTM_NEWRULE is, and the bits of it that count; None where it asks for none.
+
+    Raises WireError for what does not fit.
+    """
+    found = _route_parts(body)[1]
+    mark, mask = found.get(_FRA_FWMARK), found.get(_FRA_FWMASK)
+    if mark is None:
+        return None
+    if len(mark) != _INDEX.size or (mask is not None and len(mask) != _INDEX.size):
+        raise WireError("a mark of another size than 4 bytes")
+    return int(_INDEX.unpack(mark)[0]), 0xFFFFFFFF if mask is None else int(_INDEX.unpack(mask)[0])
 
 
 def _gateway(found: dict[int, memoryview]) -> bytes | None:

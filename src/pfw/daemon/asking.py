@@ -1,0 +1,151 @@
+"""The packets that the kernel hands over: whose they are, and what a person says.
+
+The kernel decides all it can. A connection whose label it does not know comes here, is looked up, and goes back with
+its label, to be decided there (NF_REPEAT): one meaning, one place that counts. What is left to be decided here are
+rules that ask a person, and rules for scripts. Nothing that comes here passes because of an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+
+from msgspec.structs import replace
+
+from pfw.daemon.attribution import Attribution, Found
+from pfw.daemon.force import Force
+from pfw.daemon.remembering import Remembering
+from pfw.drivers import clock
+from pfw.drivers.nfqueue import QueueReader
+from pfw.engine.prompts import Prompts
+from pfw.model.command import Judged
+from pfw.model.event import Source
+from pfw.model.flow import Direction, Flow, Moment, make_flow, split_key
+from pfw.model.program import Program
+from pfw.model.prompt import PromptCommand, Release, Remember, subject_of
+from pfw.model.verdict import Action, Verdict
+from pfw.wire.error import WireError
+from pfw.wire.nfqueue import Queued
+from pfw.wire.scan import scan
+
+_LINKTYPE_RAW = 101
+_DIRECTIONS = {1: Direction.IN, 3: Direction.OUT}
+"""By the hook where a packet waits."""
+
+Perform = Callable[[list[PromptCommand]], None]
+Tell = Callable[[Judged, Program | None], None]
+
+
+class Asking:
+    """The queue's reader. `perform` is told what happens to prompts, `tell` what was decided here."""
+
+    def __init__(
+        self, reader: QueueReader, attribution: Attribution, force: Force, prompts: Prompts, remembering: Remembering,
+        perform: Perform,
+    ) -> None:  # fmt: skip
+        self._reader = reader
+        self._attribution = attribution
+        self._force = force
+        self.prompts = prompts
+        self._remembering = remembering
+        self._perform = perform
+        self.counts = dict.fromkeys(("queued", "labelled", "decided", "asked", "unsure", "unreadable"), 0)
+
+    def take(self) -> None:
+        """Deal with the packets that have come."""
+        try:
+            packets = self._reader.read()
+        except (OSError, WireError):
+            self.counts["unreadable"] += 1
+            return
+        for packet in packets:
+            self.counts["queued"] += 1
+            try:
+                self._take(packet)
+            except (OSError, WireError):
+                # The kernel did not answer: what cannot be looked up does not pass.
+                self.counts["unsure"] += 1
+                self._verdict(packet, accept=False)
+
+    def do(self, commands: list[PromptCommand]) -> None:
+        """Perform what the prompts want."""
+        for command in commands:
+            match command:
+                case Release(packet_id=number, allow=allow):
+                    with suppress(OSError):
+                        self._reader.verdict(number, allow)
+                case Remember(prompt=prompt, answer=answer):
+                    self._remembering.add(prompt, answer)
+        self._perform(commands)
+
+    def _take(self, packet: Queued) -> None:
+        found = _read(packet)
+        direction = _DIRECTIONS.get(packet.hook)
+        if found is None or direction is None or not self._force.is_asking:
+            self._verdict(packet, accept=False)
+            return
+        key, flow = found
+        index = (packet.in_index if direction is Direction.IN else packet.out_index) or 0
+        interface = self._reader.interface(index) if index else None
+        flow = replace(flow, direction=direction, interface=interface)
+        owner = self._attribution.of(flow, index, packet.uid)
+        label = self._force.label(owner)
+        if label is not None and packet.mark & self._force.mask != label:
+            self.counts["labelled"] += 1
+            self._repeat(packet, label)
+        else:
+            self._decide(packet, key, self._force.described(flow, owner), owner)
+
+    def _decide(self, packet: Queued, key: bytes, flow: Flow, owner: Found) -> None:
+        self._force.refresh()
+        now = clock.now()
+        verdict = self._verdict_on(flow, owner, now)
+        if verdict.action is Action.ASK:
+            self._ask(packet, key, flow, owner, verdict, now)
+            return
+        self.counts["decided" if owner.is_sure else "unsure"] += 1
+        self._verdict(packet, accept=verdict.action is Action.ALLOW)
+
+    def _verdict_on(self, flow: Flow, owner: Found, now: float) -> Verdict:
+        moment = Moment(now, clock.utc_offset_s(now))
+        verdict = self._force.decide(flow, moment)
+        if verdict.action is Action.UNKNOWN and not owner.is_sure:
+            # A person may decide about a connection of which nobody knows the program.
+            asked = self._force.decide(replace(flow, app="", script=""), moment)
+            if asked.action is Action.ASK:
+                return asked
+        return verdict
+
+    def _ask(self, packet: Queued, key: bytes, flow: Flow, owner: Found, verdict: Verdict, now: float) -> None:
+        subject = subject_of(flow, owner.program)
+        answered = self._remembering.answers.find(subject, now) if owner.is_sure else None
+        if answered is not None:
+            self._verdict(packet, accept=answered)
+            return
+        self.counts["asked"] += 1
+        rule = verdict.rule or f"default {flow.direction}"
+        self.do(self.prompts.packet(packet.id, key, flow, subject, owner.program, owner.certainty, rule, now))
+
+    def _repeat(self, packet: Queued, label: int) -> None:
+        mark = packet.mark & ~self._force.mask | label
+        with suppress(OSError):
+            self._reader.repeat(packet.id, mark)
+
+    def _verdict(self, packet: Queued, *, accept: bool) -> None:
+        with suppress(OSError):
+            self._reader.verdict(packet.id, accept)
+
+
+def _read(packet: Queued) -> tuple[bytes, Flow] | None:
+    """The flow key of a packet and its flow, so far without a direction of its own; None for what is none."""
+    payload = packet.payload
+    source = Source(_LINKTYPE_RAW, None)
+    ((key, _, _, _, _, _, decoded),) = scan(
+        source, payload, [(0.0, 0, len(payload), packet.full_bytes or len(payload))]
+    )
+    if key is None:
+        key = decoded.key if decoded is not None else None
+    if key is None:
+        return None
+    protocol, sender, receiver, tail = split_key(key)
+    return key, make_flow(protocol, sender, receiver, tail, Direction.OUT, None)

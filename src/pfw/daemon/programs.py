@@ -1,0 +1,294 @@
+"""Telling programs apart: the numbers of labels, the files behind the paths of a policy, what is known of each file.
+
+A path in a policy means the file to which it leads now, links followed. What the kernel is told is that file, as it
+calls it; its name may be anything. Files that are labelled are kept open, so that no other gets their number.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pfw.daemon.state import State
+from pfw.drivers import labels, netlink, store
+from pfw.drivers.labels import Labels
+from pfw.enforce.conditions import Classes, ProgramClass
+from pfw.enforce.programs import Labelling, gather
+from pfw.model.policy import Policy
+from pfw.model.program import File
+from pfw.model.rule import App, Rule
+from pfw.wire.error import WireError
+
+BOOK = "labels.json"
+RUNNING = "daemon.json"
+BPFFS = Path("/sys/fs/bpf")
+_HASH_BYTES = 1 << 20
+
+
+class Running(Struct, frozen=True):
+    """What the daemon that runs says of itself."""
+
+    pid: int
+    mask: int
+    bpffs: str | None
+    """Where its labels are pinned; None where there are none, and it looks programs up."""
+
+
+class _Book(Struct):
+    """Which number each label's key has. Those used last stand last."""
+
+    numbers: dict[str, int] = {}
+
+
+class LabelBook:
+    """The numbers of labels in the state folder: what has one keeps it as long as there is room for others."""
+
+    def __init__(self, state: State, mask: int, foreign: Iterable[int] = ()) -> None:
+        self._state = state
+        self._mask = mask
+        # A mark by which others route would be taken for a label with these bits.
+        self._refused = {0, *(gather(mark, mask) for mark in foreign)}
+        self._book = _decoded(state.files.read(BOOK))
+        self._size = 1 << mask.bit_count()
+        self._free = iter(set(range(self._size)) - set(self._book.numbers.values()) - self._refused)
+
+    def number(self, key: str) -> int:
+        """The number of a key, where it has none a new one, or of all that are taken the one unused for longest."""
+        found = self._book.numbers.pop(key, None)
+        if found is None or found in self._refused:
+            found = next(self._free, None)
+        if found is None:
+            found = self._book.numbers.pop(next(iter(self._book.numbers)))
+        self._book.numbers[key] = found
+        return found
+
+    def keep(self) -> None:
+        """Write it down. Raises OSError."""
+        self._state.files.write(BOOK, msgspec.json.encode(self._book))
+
+    def labelling(self) -> Labelling:
+        return Labelling(self._mask, self.number)
+
+
+def _decoded(content: bytes | None) -> _Book:
+    if content is not None:
+        with suppress(msgspec.DecodeError, msgspec.ValidationError):
+            return msgspec.json.decode(content, type=_Book)
+    return _Book()
+
+
+def running() -> Running | None:
+    """The daemon of this network namespace; None where none runs."""
+    path = store.run_folder() / RUNNING
+    try:
+        with open(path, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return msgspec.json.decode(file.read(), type=Running)
+    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        pass
+    return None
+
+
+def book(state: State) -> LabelBook | None:
+    """The book, where somebody runs who tells programs apart."""
+    daemon = running()
+    return None if daemon is None else LabelBook(state, daemon.mask, foreign_marks(daemon.mask))
+
+
+def foreign_marks(mask: int) -> frozenset[int]:
+    """Marks by which routing rules of others go where bits of ours count too: with a label they would no longer fit."""
+    with suppress(OSError, WireError):
+        return frozenset(mark for mark, counts in netlink.rule_marks() if counts & mask)
+    return frozenset()
+
+
+def resolved(policy: Policy) -> Policy:
+    """The policy with the paths of its programs as they lead to files now."""
+    if all(rule.apps is None for rule in policy.rules):
+        return policy
+    return replace(policy, rules=tuple(map(_resolved_rule, policy.rules)))
+
+
+def _resolved_rule(rule: Rule) -> Rule:
+    if rule.apps is None:
+        return rule
+    apps = tuple(dict.fromkeys(App(real_path(app.path), app.sha256) for app in rule.apps))
+    scripts = None if rule.scripts is None else tuple(dict.fromkeys(map(real_path, rule.scripts)))
+    return replace(rule, apps=apps, scripts=scripts)
+
+
+def real_path(path: str) -> str:
+    """A path without links; of one with `*` at its end, that of the folder."""
+    if not path.endswith("*"):
+        return os.path.realpath(path)
+    folder, _, rest = path.rpartition("/")
+    return f"{os.path.realpath(folder or '/').rstrip('/')}/{rest}"
+
+
+def content_sha256(descriptor: int) -> str:
+    """What a file holds, as 64 hex digits. Raises OSError."""
+    with open(f"/proc/self/fd/{descriptor}", "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(_HASH_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+class Known(Struct, frozen=True):
+    """A file that has a label: the path by which it was found, and what it was like then."""
+
+    path: str
+    sha256: str | None
+    descriptor: int
+    changed: tuple[int, int]
+
+
+class Programs:
+    """The files that the labels know, for one policy's classes. Raises OSError for what the kernel refuses."""
+
+    def __init__(self, pinned: Labels, classes: Classes) -> None:
+        self._labels = pinned
+        self.classes = classes
+        self.known: dict[File, Known] = {}
+        self.own: dict[File, int] = {}
+
+    def use(self, classes: Classes) -> None:
+        """Labels as another policy has them; all paths that it names are looked up."""
+        self.classes = classes
+        self._put_users()
+        files, self.known = self.known, {}
+        self.add_paths(each.path for each in classes.all if each.is_one and each.path is not None)
+        for file, known in files.items():
+            if file in self.known:
+                os.close(known.descriptor)
+            else:
+                self.known[file] = known
+        stale = [file for file in self._labels.programs() if file not in self.known]
+        self._labels.put_programs(
+            {file: self.own.get(file, self.class_of(file).mark) if not self.class_of(file).is_one
+             else self.class_of(file).mark for file in self.known}
+        )  # fmt: skip
+        self._labels.remove_programs(stale)
+
+    def add_paths(self, paths: Iterable[str]) -> dict[File, str]:
+        """Label the files at these paths; which were found."""
+        opened: dict[int, str] = {}
+        for path in dict.fromkeys(paths):
+            with suppress(OSError):
+                opened[os.open(path, os.O_PATH | os.O_CLOEXEC)] = path
+        return self._add(opened)
+
+    def add_process(self, pid: int, path: str | None, file: File) -> bool:
+        """Label the program of a process, whose executable the kernel calls `file`; whether it is that still."""
+        try:
+            descriptor = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+        except OSError:
+            return False
+        return file in self._add({descriptor: path or ""}, only=file)
+
+    def put_own(self, file: File, mark: int) -> None:
+        """A label for this one program, which is in a class with others."""
+        self.own[file] = mark
+        self._labels.put_programs({file: mark})
+
+    def class_of(self, file: File, uid: int = -1, gid: int = -1) -> ProgramClass:
+        """The class of a file that is known, used by somebody."""
+        known = self.known[file]
+        return self.classes.of(known.path or None, known.sha256, uid, gid)
+
+    def look_again(self) -> None:
+        """Label what the paths of the policy lead to by now."""
+        self._forget_changed()
+        paths = {each.path for each in self.classes.all if each.is_one and each.path is not None}
+        there = {known.path for known in self.known.values() if os.fstat(known.descriptor).st_nlink}
+        self.add_paths(paths - there)
+
+    def _forget_changed(self) -> None:
+        """Take the label from files that were moved away, or of whose content a rule speaks and it changed."""
+        gone = []
+        for file, known in self.known.items():
+            with suppress(OSError):
+                now = os.fstat(known.descriptor)
+                at_path = known.path and _leads_to(known.path, now)
+                deleted = now.st_nlink == 0
+                if (known.path and not at_path and not deleted) or (known.sha256 and known.changed != _changed(now)):
+                    gone.append(file)
+        self._labels.remove_programs(gone)
+        for file in gone:
+            os.close(self.known.pop(file).descriptor)
+            self.own.pop(file, None)
+
+    def _add(self, opened: Mapping[int, str], only: File | None = None) -> dict[File, str]:
+        found: dict[File, str] = {}
+        files = self._identify(list(opened))
+        for descriptor, path in opened.items():
+            file = files.get(descriptor)
+            if file is None or file in self.known or (only is not None and file != only):
+                os.close(descriptor)
+                if file is not None and file in self.known:
+                    found[file] = path
+                continue
+            sha256 = content_sha256(descriptor) if path in self.classes.hashed else None
+            self.known[file] = Known(path, sha256, descriptor, _changed(os.fstat(descriptor)))
+            found[file] = path
+        self._labels.put_programs({file: self.class_of(file).mark for file in found})
+        return found
+
+    def _identify(self, descriptors: list[int]) -> dict[int, File]:
+        """Another of ours may ask at the same time, and be told in our stead."""
+        found: dict[int, File] = {}
+        for _ in range(5):
+            found = self._labels.identify(descriptors)
+            if len(found) == len(set(descriptors)):
+                break
+        return found
+
+    def _put_users(self) -> None:
+        users: dict[int, int] = {}
+        groups: dict[int, int] = {}
+        for at, lists in enumerate(self.classes.users):
+            for each in lists:
+                table, numbers = (users, each.uids) if hasattr(each, "uids") else (groups, each.gids)
+                for number in numbers:
+                    table[number] = table.get(number, 0) | 1 << at
+        plain = {(each.path, each.sha256): each.mark for each in self.classes.all if not each.bits}
+        marks = {(plain[each.path, each.sha256], each.bits): each.mark for each in self.classes.all if each.bits}
+        self._labels.put_users(users, groups, marks)
+
+
+def _leads_to(path: str, file: os.stat_result) -> bool:
+    with suppress(OSError):
+        there = os.stat(path)
+        return (there.st_dev, there.st_ino) == (file.st_dev, file.st_ino)
+    return False
+
+
+def _changed(file: os.stat_result) -> tuple[int, int]:
+    return file.st_ctime_ns, file.st_size
+
+
+def prepare(classes: Classes | None) -> None:
+    """Label the programs that a policy names before it comes into force: what is not done here is asked later."""
+    daemon = running()
+    if classes is None or daemon is None or daemon.bpffs is None:
+        return
+    pinned = labels.find(Path(daemon.bpffs))
+    if pinned is None:
+        return
+    programs = Programs(pinned, classes)
+    try:
+        programs.add_paths(each.path for each in classes.all if each.is_one and each.path is not None)
+    finally:
+        for known in programs.known.values():
+            os.close(known.descriptor)
+        pinned.close()

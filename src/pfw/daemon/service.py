@@ -1,0 +1,271 @@
+"""The daemon: puts the policy in force and stays, for what the kernel cannot decide alone.
+
+It keeps labels, answers prompts, and serves its interface. Nothing in the kernel depends on it but connections that
+have to be asked: without it they are dropped, and all others go on as they did.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import grp
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from pfw.daemon.api import Api
+from pfw.daemon.asking import Asking
+from pfw.daemon.attribution import Attribution
+from pfw.daemon.force import Force
+from pfw.daemon.lasting import add_rule
+from pfw.daemon.loop import Loop
+from pfw.daemon.programs import RUNNING, Running, foreign_marks
+from pfw.daemon.remembering import Remembering
+from pfw.daemon.state import State
+from pfw.daemon.views import Census, Connections
+from pfw.drivers import bpffs, clock, handles, labels, netfilter, processes, store
+from pfw.drivers.labels import Labels
+from pfw.drivers.nfqueue import QueueReader
+from pfw.drivers.programs import RefusedError
+from pfw.enforce.nft_answers import ASK
+from pfw.enforce.nft_table import TABLE
+from pfw.enforce.programs import MASK
+from pfw.engine.prompts import Prompts
+from pfw.model.program import Program
+from pfw.model.prompt import Answer, Prompt
+from pfw.model.verdict import Action
+
+QUEUE = 7846
+SOCKET = "pfw.sock"
+GROUP = "pfw"
+"""Who is in this group may see prompts and answer them."""
+_CHECK_S = 2.0
+_PROGRAMS_S = 5.0
+
+
+class Options(Struct, frozen=True, kw_only=True):
+    """`cgroup` is where labels hold, None for the root of all; without `labels` programs are looked up."""
+
+    cgroup: Path | None = None
+    mask: int = MASK
+    labels: bool = True
+
+
+class Service:
+    """The daemon. `tell` gets lines for the person. Raises RefusedError and OSError where it cannot begin."""
+
+    def __init__(self, state: State, options: Options, tell: Callable[[str], None]) -> None:
+        self.tell = tell
+        self.state = state
+        self.started = clock.now()
+        self.folder = store.run_folder()
+        self._lock = _take_lock(self.folder)
+        self.why_no_labels = ""
+        self.labels = self._attach(options)
+        self.loop = Loop(self._failed)
+        self.force = Force(state, self.labels, options.mask, self._changed)
+        self.attribution = Attribution(self.labels)
+        self.reader = _reader()
+        self.prompts = Prompts(60.0, Action.BLOCK, False)
+        self.remembering = Remembering(self.force, self._always, self.loop.watch, self.loop.unregister)
+        self.api = Api(self, self.folder / SOCKET, _group())
+        self.asking = Asking(
+            self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform
+        )  # fmt: skip
+        self.connections = Connections(self.force, self.attribution)
+        self.census = Census(self.force, self.connections)
+        self.queued_by = ""
+        self._trouble = ""
+        self._say_running(options)
+        if self.labels is not None:
+            self.labels.admit(os.getpid())
+
+    def run(self) -> None:
+        """Until a signal ends it."""
+        loop = self.loop
+        loop.stop_on((signal.SIGTERM, signal.SIGINT))
+        loop.watch(self.reader.fileno(), self.asking.take)
+        if self.labels is not None:
+            loop.watch(self.labels.listen(), self._misses)
+        loop.every(_CHECK_S, self.check)
+        loop.every(_PROGRAMS_S, self._look_at_programs)
+        self.check()
+        _notify("READY=1")
+        loop.run(self._deadline, self._due)
+
+    def close(self) -> None:
+        """Let go of everything; what the kernel has stays."""
+        _notify("STOPPING=1")
+        self.api.close()
+        self.reader.close()
+        self.attribution.close()
+        if self.labels is not None:
+            self.labels.close()
+        self.loop.close()
+        os.close(self._lock)
+
+    def check(self) -> None:
+        """Take up what was changed by others: the policy, or the chain that hands over."""
+        self.force.refresh()
+        if self.force.is_asking and not self._is_handed_over():
+            self._hand_over()
+        self.api.attended()
+
+    def status(self) -> dict[str, int]:
+        """What was counted since the daemon began."""
+        counts = {**self.asking.counts, **{f"prompts_{name}": each for name, each in self.prompts.counts.items()}}
+        counts |= {"verdicts_refused": self.reader.refused, "packets_lost": self.reader.lost}
+        with suppress(OSError):
+            dropped = self.reader.dropped()
+            counts |= {"dropped_queue_full": dropped.queue_full, "dropped_buffer_full": dropped.buffer_full}
+        return counts
+
+    def answer(self, prompt_id: int, answer: Answer) -> None:
+        """A person's answer. Raises NoSuchPromptError, and ValueError for one that does not fit."""
+        self.asking.do(self.prompts.answer(prompt_id, answer, clock.now()))
+
+    def _deadline(self) -> float | None:
+        found = [each for each in (self.prompts.deadline(), self.remembering.answers.deadline()) if each is not None]
+        return min(found, default=None)
+
+    def _due(self) -> None:
+        now = clock.now()
+        self.asking.do(self.prompts.tick(now))
+        self.remembering.tick(now)
+        while self.remembering.trouble:
+            self.tell(self.remembering.trouble.pop())
+
+    def _changed(self) -> None:
+        """Another policy is in force."""
+        if self.force.trouble:
+            self.tell(f"the policy in force is not understood, so nothing it asks passes: {self.force.trouble}")
+            self.force.trouble = ""
+        if self.force.policy is not None:
+            ask = self.force.policy.ask
+            self.asking.do(self.prompts.configure(ask.timeout_s, ask.unattended, clock.now()))
+        if not self.force.is_asking:
+            return
+        self._hand_over()
+        if self.labels is not None:
+            self.labels.put_foreign(foreign_marks(self.force.mask))
+            self._label_open_sockets()
+
+    def _hand_over(self) -> None:
+        with suppress(FileNotFoundError):
+            self.queued_by = netfilter.queue_chain(TABLE, ASK, QUEUE)
+
+    def _is_handed_over(self) -> bool:
+        return bool(netfilter.read_rules(TABLE, [ASK])[ASK])
+
+    def _attach(self, options: Options) -> Labels | None:
+        if not options.labels:
+            self.why_no_labels = "switched off (--no-labels)"
+            return None
+        reason = labels.usable()
+        cgroup = options.cgroup or labels.root_cgroup()
+        if reason is None and cgroup is None:
+            reason = "there is no cgroup v2"
+        if reason is None and cgroup is not None:
+            try:
+                return labels.attach(bpffs.folder(self.folder), cgroup, options.mask)
+            except OSError as error:
+                reason = f"{error.strerror or error}"
+        self.why_no_labels = reason or ""
+        self.tell(f"no labels on sockets: {reason}; programs are looked up, which is slower")
+        return None
+
+    def _say_running(self, options: Options) -> None:
+        pinned = str(self.labels.folder.parent) if self.labels is not None else None
+        content = msgspec.json.encode(Running(os.getpid(), options.mask, pinned))
+        os.ftruncate(self._lock, 0)
+        os.pwrite(self._lock, content, 0)
+
+    def _misses(self) -> None:
+        """Programs without a label made sockets: label them, and the sockets that they have."""
+        assert self.labels is not None
+        for miss in self.labels.misses():
+            programs = self.force.programs
+            if programs is None or not self.force.is_asking:
+                continue
+            program = processes.program(miss.pid)
+            if program is not None and programs.add_process(miss.pid, program.path, miss.file):
+                wanted = programs.class_of(miss.file, program.uid, program.gid).mark
+                handles.mark_process(miss.pid, wanted, self.force.mask)
+
+    def _label_open_sockets(self) -> None:
+        """Sockets that were open before the policy or the labels were."""
+        force = self.force
+
+        def choose(program: Program) -> int | None:
+            return force.mark_of_process(program)
+
+        marked = handles.mark_sockets(choose, force.mask)
+        if marked.failed:
+            self.tell(f"{marked.failed} open sockets could not be labelled; their programs are looked up")
+
+    def _look_at_programs(self) -> None:
+        """Paths that lead elsewhere by now, and files that hold something else."""
+        if self.force.programs is not None and self.force.is_asking:
+            self.force.programs.look_again()
+        if self.force.is_stale():
+            self.force.forget()
+            self.check()
+
+    def _always(self, prompt: Prompt, answer: Answer) -> None:
+        try:
+            name = add_rule(self.state, prompt, answer, self.tell)
+            self.tell(f'rule "{name}" was added')
+        except Exception as error:
+            self._trouble = f"the answer could not become a rule: {error}"
+            self.api.alert("answer", self._trouble)
+            self.tell(self._trouble)
+
+    def take_trouble(self) -> str:
+        """Why the last answer could not be kept for good, if it was not."""
+        found, self._trouble = self._trouble, ""
+        return found
+
+    def _failed(self, error: Exception) -> None:
+        self.tell(f"internal error, and the daemon goes on: {type(error).__name__}: {error}")
+
+
+def _reader() -> QueueReader:
+    try:
+        return QueueReader(QUEUE)
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise RefusedError(f"queue {QUEUE} is read by another program") from None
+        raise RefusedError(f"this kernel hands no packets over: {error.strerror}") from None
+
+
+def _take_lock(folder: Path) -> int:
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+    descriptor = os.open(folder / RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RefusedError("pfw daemon runs already") from None
+    return descriptor
+
+
+def _group() -> int | None:
+    with suppress(KeyError):
+        return grp.getgrnam(GROUP).gr_gid
+    return None
+
+
+def _notify(text: str) -> None:
+    """Tell the service manager, where there is one (sd_notify(3))."""
+    import socket
+
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if address:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+            sock.connect("\0" + address[1:] if address.startswith("@") else address)
+            sock.send(text.encode())

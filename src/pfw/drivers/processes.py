@@ -1,0 +1,303 @@
+"""Processes as programs: executable, arguments, user, control group, parents, as /proc tells of them.
+
+All but the executable is what a process says of itself or inherited. Whatever is hostile in it is cut to a bound and
+made text; a process that ends while it is read is None, never an error. Reading an executable's place asks the file
+system it is on: one that does not answer holds up the reader.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import stat
+from collections.abc import Sequence
+from contextlib import suppress
+from functools import lru_cache
+
+from msgspec import Struct
+
+from pfw.drivers.scripts import script_argument
+from pfw.model.program import Program
+
+ARGUMENTS_MAX, ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX = 64, 512, 16384
+PARENTS_MAX = 16
+_ATTEMPTS = 3
+_STATUS_BYTES_MAX = 1 << 20
+"""A process may be in 65,536 groups, whose numbers have ten digits."""
+_FILE_BYTES_MAX = 1 << 16
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_PLACE = os.O_PATH | os.O_CLOEXEC
+_DELETED = " (deleted)"
+_NAMELESS = ("/memfd:", "/SYSV", "/dev/zero", "/proc/")
+"""What the kernel calls files that never had a name in a folder."""
+
+Identity = tuple[int, int]
+"""Device and inode, as stat(2) gives them."""
+
+
+class _Image(Struct, frozen=True):
+    """The executable of a process: what the kernel calls it, its path with us, and which file it is."""
+
+    shown: str
+    path: str | None
+    identity: Identity | None
+
+
+class _Status(Struct, frozen=True):
+    group: int
+    state: str
+    uids: tuple[int, ...]
+    gids: tuple[int, ...]
+    groups: tuple[int, ...]
+
+
+def program(pid: int) -> Program | None:
+    """The program that a process runs; None for one that is not there (any more). A thread's is its process'."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            folder = os.open(f"/proc/{pid}", _FOLDER)
+        except (OSError, ValueError):
+            return None
+        try:
+            status = _status(folder)
+            if status.group != pid:
+                pid = status.group
+                continue
+            before = identity_of(folder)
+            found = _read(folder, pid, status)
+            # A process that has begun another program meanwhile would be half of this one and half of that.
+            if identity_of(folder) == before or attempt == _ATTEMPTS - 1:
+                return None if status.state in "ZX" else found
+        except (OSError, ValueError, IndexError):
+            return None
+        finally:
+            os.close(folder)
+    return None
+
+
+def is_same(program: Program) -> bool:
+    """Whether the process is still there, and no later one of the same number."""
+    return started(program.pid) == program.started
+
+
+def started(pid: int) -> int | None:
+    """Clock ticks after boot at which a process began; None where there is none."""
+    with suppress(OSError, ValueError, IndexError):
+        folder = os.open(f"/proc/{pid}", _FOLDER)
+        try:
+            return _started_and_parent(folder)[0]
+        finally:
+            os.close(folder)
+    return None
+
+
+def executable(pid: int) -> Identity | None:
+    """Which file a process runs; None where that cannot be seen."""
+    with suppress(OSError, ValueError):
+        found = os.stat(f"/proc/{pid}/exe")
+        return found.st_dev, found.st_ino
+    return None
+
+
+def users(pid: int) -> tuple[int, ...]:
+    """Real, effective, saved and file system user of a process; empty where there is none."""
+    with suppress(OSError, ValueError, IndexError):
+        folder = os.open(f"/proc/{pid}", _FOLDER)
+        try:
+            return _status(folder).uids
+        finally:
+            os.close(folder)
+    return ()
+
+
+def identity_of(folder: int) -> Identity | None:
+    """Which file a process runs whose folder of /proc is open; None for a kernel thread, or where it is not told."""
+    try:
+        found = os.stat("exe", dir_fd=folder)
+    except (FileNotFoundError, PermissionError):
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _read(folder: int, pid: int, status: _Status) -> Program:
+    # The folder belongs to this process alone: once it has ended, reading in it fails, whoever has its number then.
+    begun, parent = _started_and_parent(folder)
+    image = _image(folder)
+    arguments = _arguments(folder)
+    return Program(
+        pid=pid,
+        started=begun,
+        path=image.path,
+        shown=image.shown or _text(_content(folder, "comm", 64).rstrip(b"\n")),
+        command=tuple(_text(each[:ARGUMENT_BYTES_MAX]) for each in arguments),
+        script=_script(folder, image, arguments),
+        uid=status.uids[1],
+        gid=status.gids[1],
+        user=_user(status.uids[1]),
+        groups=status.groups,
+        unit=_unit(folder),
+        parents=_parents(parent, pid),
+    )
+
+
+def _content(folder: int, name: str, limit: int) -> bytes:
+    descriptor = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=folder)
+    try:
+        content = b""
+        while len(content) < limit and (more := os.read(descriptor, limit - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
+
+
+def _status(folder: int) -> _Status:
+    """Raises OSError, and ValueError or IndexError for what is none."""
+    found: dict[bytes, list[bytes]] = {}
+    for line in _content(folder, "status", _STATUS_BYTES_MAX).split(b"\n"):
+        name, _, value = line.partition(b":")
+        found.setdefault(name, value.split())
+
+    def numbers(name: bytes) -> tuple[int, ...]:
+        return tuple(map(int, found.get(name, ())))
+
+    group, state = numbers(b"Tgid")[0], found[b"State"][0].decode() if found.get(b"State") else "X"
+    return _Status(group, state, numbers(b"Uid"), numbers(b"Gid"), numbers(b"Groups"))
+
+
+def _started_and_parent(folder: int) -> tuple[int, int]:
+    # The name may hold anything, brackets too: what follows the last one is numbers (proc(5), fields 3 and up).
+    fields = _content(folder, "stat", _FILE_BYTES_MAX).rpartition(b")")[2].split()
+    return int(fields[19]), int(fields[1])
+
+
+def _image(folder: int) -> _Image:
+    """The executable; nothing is known of it where it is a kernel thread's, or may not be looked at."""
+    try:
+        text = os.readlink("exe", dir_fd=folder)
+        found = os.stat("exe", dir_fd=folder)
+    except (FileNotFoundError, PermissionError):
+        return _Image("", None, None)
+    identity = (found.st_dev, found.st_ino)
+    return _Image(_text(os.fsencode(text)), _path(folder, text, identity, found.st_nlink), identity)
+
+
+def _path(folder: int, text: str, identity: Identity, links: int) -> str | None:
+    """The executable's path, where it is proven.
+
+    What the kernel calls a file is its path in the mount name space of whoever started it. It is ours only if it leads
+    here to the same file. A program that was upgraded while it runs leads nowhere any more; then the kernel adds
+    ` (deleted)`. The path that it had is still its own if the file has lost its last name, its process sees the same
+    root as we do, and the folder where it was is on the very mount that it was started from: a mount that is attached
+    nowhere, whose paths begin where its maker likes, can be handed over to any process.
+    """
+    if not text.startswith("/") or not _is_unicode(text):
+        return None
+    with suppress(OSError):
+        there = os.stat(text)
+        if (there.st_dev, there.st_ino) == identity:
+            return text
+    name = text.removesuffix(_DELETED)
+    if name == text or links or name.startswith(_NAMELESS) or not _sees_our_root(folder):
+        return None
+    return name if _mount(folder, "exe") == _mount(None, os.path.dirname(name)) is not None else None
+
+
+def _is_unicode(text: str) -> bool:
+    """Whether it is the same as a text of a policy; no escape may make it the name of another file."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _sees_our_root(folder: int) -> bool:
+    """Whether a path means the same for a process as for us."""
+    with suppress(OSError):
+        pairs = (
+            (os.stat("ns/mnt", dir_fd=folder), os.stat("/proc/self/ns/mnt")),
+            (os.stat("root", dir_fd=folder), os.stat("/")),
+        )
+        return all((its.st_dev, its.st_ino) == (ours.st_dev, ours.st_ino) for its, ours in pairs)
+    return False
+
+
+def _mount(folder: int | None, name: str) -> bytes | None:
+    """The number of the mount where a file is."""
+    with suppress(OSError):
+        descriptor = os.open(name, _PLACE, dir_fd=folder)
+        try:
+            with open(f"/proc/self/fdinfo/{descriptor}", "rb") as file:
+                return next((line for line in file if line.startswith(b"mnt_id:")), None)
+        finally:
+            os.close(descriptor)
+    return None
+
+
+def _arguments(folder: int) -> list[bytes]:
+    content = _content(folder, "cmdline", COMMAND_BYTES_MAX)
+    return content.removesuffix(b"\0").split(b"\0", ARGUMENTS_MAX)[:ARGUMENTS_MAX] if content else []
+
+
+def _script(folder: int, image: _Image, arguments: Sequence[bytes]) -> str | None:
+    """The file that an interpreter runs, where there is such a file with us."""
+    name = os.path.basename(image.path or image.shown.removesuffix(_DELETED))
+    given = script_argument(name, arguments[1:])
+    if given is None or not _sees_our_root(folder):
+        return None
+    with suppress(OSError, ValueError):
+        path = os.path.realpath(os.path.join(os.fsencode(os.readlink("cwd", dir_fd=folder)), given))
+        # Links in /proc and /dev mean another file for everybody who follows them.
+        if given.startswith((b"/proc/", b"/dev/")) or not stat.S_ISREG(os.stat(path).st_mode):
+            return None
+        return path.decode()
+    return None
+
+
+@lru_cache(maxsize=256)
+def _user_name(uid: int, changed: int) -> str:
+    del changed  # a name that was looked up before the last change of /etc/passwd is not asked for again
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return ""
+
+
+def _user(uid: int) -> str:
+    changed = 0
+    with suppress(OSError):
+        changed = os.stat("/etc/passwd").st_mtime_ns
+    return _user_name(uid, changed)
+
+
+def _unit(folder: int) -> str | None:
+    """The path below the root of cgroup v2; None for a process in the root itself, or outside of ours."""
+    with suppress(OSError):
+        for line in _content(folder, "cgroup", _FILE_BYTES_MAX).split(b"\n"):
+            if line.startswith(b"0::/") and not line.startswith(b"0::/.."):
+                return _text(line[4:]) or None
+    return None
+
+
+def _parents(parent: int, pid: int) -> tuple[str, ...]:
+    found: list[str] = []
+    seen = {pid, 0}
+    while parent not in seen and len(found) < PARENTS_MAX:
+        seen.add(parent)
+        try:
+            folder = os.open(f"/proc/{parent}", _FOLDER)
+        except OSError:
+            break
+        try:
+            found.append(_image(folder).path or _text(_content(folder, "comm", 64).rstrip(b"\n")))
+            _, parent = _started_and_parent(folder)
+        except (OSError, ValueError, IndexError):
+            break
+        finally:
+            os.close(folder)
+    return tuple(found)
+
+
+def _text(data: bytes) -> str:
+    return data.decode(errors="backslashreplace")
