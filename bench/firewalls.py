@@ -49,7 +49,7 @@ class Pfw:
     """pfw, its state in a folder of this pair's."""
 
     def __init__(self, setting: Setting, pair: Pair) -> None:
-        self.folder = _fresh(setting, pair)
+        self.folder = fresh(setting, pair)
         self.rules = self.folder / "rules.json"
         self.environment = setting.environment | {"PFW_STATE_DIR": str(self.folder / "state")}
         self._words = (*pair.inside, *setting.pfw)
@@ -75,7 +75,7 @@ class Ufw:
     """ufw with its defaults and some rules, put there as ufw itself keeps them."""
 
     def __init__(self, setting: Setting, pair: Pair) -> None:
-        self._folder = _fresh(setting, pair)
+        self._folder = fresh(setting, pair)
         shutil.copytree("/etc/ufw", self._folder / "ufw")
         defaults = Path("/etc/default/ufw").read_text()
         # No settings of the kernel: they are no part of filtering.
@@ -107,7 +107,7 @@ class Firewalld:
     """firewalld with its default zone, on a bus of its own."""
 
     def __init__(self, setting: Setting, pair: Pair) -> None:
-        self._folder = _fresh(setting, pair)
+        self._folder = fresh(setting, pair)
         self._settings = self._folder / "firewalld"
         shutil.copytree("/etc/firewalld", self._settings)
         (self._folder / "log").mkdir()
@@ -218,7 +218,7 @@ def nft(pair: Pair, text: str) -> None:
         raise BenchError(f"nft: {done.stderr.strip()[:200]}")
 
 
-def _fresh(setting: Setting, pair: Pair) -> Path:
+def fresh(setting: Setting, pair: Pair) -> Path:
     """An empty folder for what is in this pair."""
     folder = setting.folder / "enforce" / str(pair.number)
     shutil.rmtree(folder, ignore_errors=True)

@@ -19,6 +19,7 @@ from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from pathlib import Path
 
 import banning
+import connecting
 import cost
 import live
 import loading
@@ -42,8 +43,12 @@ PARTS = {
     "loading": loading.measure,
     "banning": banning.measure,
     "reloading": reloading.measure,
+    "connecting": connecting.measure,
 }
-GROUPS = {"enforce": ("cost", "loading", "banning", "reloading")}
+GROUPS = {
+    "enforce": ("cost", "loading", "banning", "reloading"),
+    "programs": ("connecting",),
+}
 """Parts that go together, under one name. (ufw and firewalld take part where `apt-get install ufw firewalld
 dbus-daemon` has been done.)"""
 

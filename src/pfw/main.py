@@ -88,6 +88,7 @@ _HOMES = {
     "commands.asking": ("ask",),
     "commands.programs": ("apps", "connections", "why"),
     "commands.serving": ("daemon",),
+    "commands.notifying": ("agent",),
     "commands.importing": ("import",),
 }
 """Where each command is; nothing else is imported."""

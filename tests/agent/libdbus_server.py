@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import ctypes
 import json
+import select
 import sys
-import threading
 
 import dbus.mainloop.glib
 import dbus.service
@@ -49,18 +49,15 @@ class Notifications(dbus.service.Object):
         pass
 
 
-def presses(server: Notifications) -> None:
-    for line in sys.stdin:
-        number, action = line.split()
-        server.ActionInvoked(int(number), action)
-
-
-dbus.mainloop.glib.threads_init()
 connection = dbus.bus.BusConnection(sys.argv[1], mainloop=dbus.mainloop.glib.DBusGMainLoop())
 name = dbus.service.BusName(NAME, connection)
 made = Notifications(connection, PATH)
-threading.Thread(target=presses, args=(made,), daemon=True).start()
-say("ready")
 glib = ctypes.CDLL("libglib-2.0.so.0")
+say("ready")
 while True:
-    glib.g_main_context_iteration(None, True)
+    # One thread, so that the answer to a call goes out before a press of what it showed.
+    while glib.g_main_context_iteration(None, False):
+        pass
+    if select.select([sys.stdin], [], [], 0.01)[0]:
+        number, action = sys.stdin.readline().split()
+        made.ActionInvoked(int(number), action)

@@ -90,10 +90,12 @@ class TestCalls:
         stop = threading.Event()
 
         def drip() -> None:
-            while not stop.wait(0.05):
+            for _ in range(100):
                 try:
                     sock.send(b" ")
                 except OSError:
+                    return
+                if stop.wait(0.05):
                     return
 
         thread = threading.Thread(target=drip)
@@ -120,6 +122,7 @@ class TestCalls:
             (b"x" * (1 << 20) + b"xx", ProtocolError),
             (b'{"error":"a.B"}\0', ApiError),
         ],
+        ids=lambda value: repr(value[:40]) if isinstance(value, bytes) else value.__name__,
     )
     def test_a_server_of_another_kind(self, folder, said, error):
         with speaking(folder / "api", said), Client(folder / "api", WAIT_S) as client:

@@ -128,6 +128,7 @@ class TestCalls:
             b'{"method":"a","parameters":' + b"[" * 100_000, b'{"x":' * 50_000 + b"1" + b"}" * 50_000,
             b'{"method":"a","parameters":' + b"[" * 5_000 + b"]" * 5_000 + b"}",
         ],
+        ids=lambda message: f"{message[:30]!r}-{len(message)}",
     )  # fmt: skip
     def test_no_call(self, message):
         with pytest.raises(ProtocolError) as caught:
@@ -164,6 +165,7 @@ class TestParameters:
             ("1", ""),
             ('"text"', ""),
         ],
+        ids=lambda value: value[:30],
     )
     def test_who_is_to_blame(self, text, blamed):
         with pytest.raises(ParameterError) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import traceback
 from collections.abc import Callable
@@ -45,6 +46,7 @@ def as_other(service: Service, uid: int, gid: int, groups: list[int], work: Call
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(60)  # whatever fails here or there, it does not stay
         try:
             os.close(read)
             become(uid, gid, groups)
@@ -194,6 +196,7 @@ def test_a_server_of_somebody_else_is_not_believed(folder):
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
+        signal.alarm(60)
         become(1234, 1234, [])
         false = socket.socket(socket.AF_UNIX)
         false.bind(str(folder / "api"))

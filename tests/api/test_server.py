@@ -242,6 +242,7 @@ class TestStreams:
             while service.server.publish("Alerts", alert) == 2:
                 assert service.server.waiting_bytes <= connection.BEHIND_BYTES_MAX + 2000
                 sent += 1
+                assert sent < 2000
                 assert len(service.received(good, 1)) == 1
             assert sent >= connection.BEHIND_BYTES_MAX // 1100
             assert service.server.counts["slow"] == 1

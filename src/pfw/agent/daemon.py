@@ -85,7 +85,7 @@ class Daemon:
 
     def check(self) -> None:
         """Whether answers can still be given."""
-        if select([self._answers], [], [], 0)[0]:
+        if self._answers.fileno() < 0 or select([self._answers], [], [], 0)[0]:
             # It says nothing unless it is asked.
             raise GoneError("the daemon has closed the connection")
 

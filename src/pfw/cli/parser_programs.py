@@ -18,6 +18,7 @@ def add_commands(add: Add, rules: Rules, json: Json) -> None:
     _apps(add, json)
     _connections(add, json)
     _why(add, json)
+    _agent(add)
 
 
 def _daemon(add: Add, rules: Rules) -> None:
@@ -109,6 +110,18 @@ def _why(add: Add, json: Json) -> None:
     )
     parser.add_argument("program", metavar="PID|PATH", help="number of a process, or path or name of an executable")
     json(parser)
+
+
+def _agent(add: Add) -> None:
+    add(
+        "agent",
+        "prompts as notifications on the desktop",
+        "Run in a person's desktop session, without root: show what `pfw ask` would ask as notifications with\n"
+        "buttons, and alerts as notifications without. A button answers for exactly this program, address and port;\n"
+        "closing a notification answers nothing. It needs the package jeepney (pip install 'pfw[agent]'), and a\n"
+        "person who is in the group pfw. Ends with exit status 3 when the session's bus does.",
+        "  pfw agent\n  systemctl --user enable --now pfw-agent",
+    )
 
 
 def mask(text: str) -> int:

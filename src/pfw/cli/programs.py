@@ -145,12 +145,14 @@ def connection_lines(connections: Iterable[Connection], now: float, width: int |
 
 
 def sorted_connections(connections: Iterable[Connection]) -> list[Connection]:
-    return sorted(connections, key=lambda one: (*_order(one), *map(str, key_of(one))))
+    return sorted(connections, key=_order)
 
 
-def _order(one: Connection) -> tuple[bool, str]:
+def _order(one: Connection) -> tuple[object, ...]:
     # What nobody is known to have comes last.
-    return one.program is None, program_name(one.program)
+    whose = one.program is None, program_name(one.program)
+    far, near = (one.remote, one.remote_port or 0), (one.local, one.local_port or 0)
+    return *whose, one.direction, one.protocol, *far, *near
 
 
 def _connection_row(one: Connection, now: float) -> list[str]:

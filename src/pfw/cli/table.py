@@ -14,6 +14,10 @@ _PADDED_MAX = 60
 _CHARACTERS_A_COLUMN = 4
 """Of those that take no column: more would be one character with a tower of accents."""
 
+_EMOJI_SIGN = "\ufe0f"
+"""It makes the character before it wide, on terminals that know it. Where terminals differ, the wider one counts: what
+is cut too early is seen, what is cut too late breaks the screen."""
+
 
 class Column(NamedTuple):
     """`least` is to how little it may be cut where the terminal is narrow, 0: not at all."""
@@ -31,7 +35,7 @@ def columns(text: str) -> int:
 def _columns_of(character: str) -> int:
     from unicodedata import category, east_asian_width
 
-    if category(character) in ("Mn", "Me", "Cf"):
+    if category(character) in ("Mn", "Me") and character != _EMOJI_SIGN:
         return 0
     return 2 if east_asian_width(character) in "WF" else 1
 

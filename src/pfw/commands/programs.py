@@ -8,7 +8,6 @@ import time
 from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from pfw.api.client import Client, Stream
 from pfw.api.definition import Nothing
@@ -62,21 +61,18 @@ def _meant(text: str) -> WhyParameters:
         if len(text) > 10 or not 0 < int(text) < 1 << 31:
             raise ValueError("is not the number of a process")
         return WhyParameters(pid=int(text))
-    path = Path(text) if "/" in text else _looked_up(text)
     # The kernel knows programs by their real paths.
-    with suppress(OSError, RuntimeError, ValueError):
-        path = path.resolve()
-    if "\0" in text or len(os.fsencode(path)) > _PATH_BYTES_MAX:
-        raise ValueError("is not a path")
-    return WhyParameters(path=str(path))
+    path = os.path.realpath(text if "/" in text else _looked_up(text))
+    if len(os.fsencode(path)) > _PATH_BYTES_MAX:
+        raise ValueError("is too long for a path")
+    return WhyParameters(path=path)
 
 
-def _looked_up(name: str) -> Path:
+def _looked_up(name: str) -> str:
     for folder in os.get_exec_path():
-        path = Path(folder, name)
-        with suppress(OSError, ValueError):
-            if name and path.is_file() and os.access(path, os.X_OK):
-                return path
+        path = os.path.join(folder, name)
+        if name and os.path.isfile(path) and os.access(path, os.X_OK):
+            return path
     raise ValueError("is no program that is found here; name its path")
 
 
@@ -201,7 +197,7 @@ def _draw_on(wanted: screen.Filter) -> None:
 def _draw(found: list[Connection]) -> None:
     width, height = terminal.width() or 80, terminal.height()
     lines = screen.connection_lines(found, clock.now(), width)
-    room = max(1, height - 2)
+    room = max(2, height - 1)
     if len(lines) > room:
         lines = [*lines[: room - 1], clip(screen.total_line(room - 2, len(found)), width)]
     sys.stdout.write(_HOME + "".join(f"{line}{_TO_LINE_END}\n" for line in lines) + _TO_SCREEN_END)

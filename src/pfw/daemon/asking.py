@@ -88,7 +88,7 @@ class Asking:
         index = (packet.in_index if direction is Direction.IN else packet.out_index) or 0
         interface = self._reader.interface(index) if index else None
         flow = replace(flow, direction=direction, interface=interface)
-        owner = self._attribution.of(flow, index, packet.uid)
+        owner = self._attribution.of(flow, index, packet.uid, int.from_bytes(key[-4:-2], "big"))
         label = self._force.label(owner)
         if label is not None and packet.mark & self._force.mask != label:
             self.counts["labelled"] += 1

@@ -12,9 +12,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw.drivers import processes
-from pfw.drivers.holders import SocketOwners
+from pfw.drivers.holders import SocketOwners, owners
 from pfw.drivers.labels import Labels, Owner
-from pfw.drivers.sockets import SocketFinder
+from pfw.drivers.sockets import SocketFinder, all_sockets, portless_sockets
 from pfw.model.flow import Direction, Flow
 from pfw.model.program import Certainty, File, Program
 from pfw.wire.sockdiag import DiagSocket
@@ -50,8 +50,11 @@ class Attribution:
     def close(self) -> None:
         self._finder.close()
 
-    def of(self, flow: Flow, interface_index: int, uid: int | None) -> Found:
-        """Whose a connection is by its first packet. `uid` is whose socket sent it, where the kernel told."""
+    def of(self, flow: Flow, interface_index: int, uid: int | None, identifier: int | None = None) -> Found:
+        """Whose a connection is by its first packet. `uid` is whose socket sent it, where the kernel told; `identifier`
+        is that of an echo request."""
+        if flow.port is None and flow.direction is Direction.OUT:
+            return self._portless(flow, uid, identifier)
         found = [self.of_socket(each) for each in self._sockets(flow, interface_index, uid)]
         if not found:
             return Found(uid=uid or 0)
@@ -66,6 +69,17 @@ class Attribution:
             uid=first.uid,
             gid=first.gid,
         )
+
+    def _portless(self, flow: Flow, uid: int | None, identifier: int | None) -> Found:
+        """Whose a packet without ports is: that of all sockets that may have sent it, if they are one program's."""
+        sockets = portless_sockets(flow.protocol, identifier, len(flow.source))
+        mine = [each for each in sockets if uid is None or each.uid == uid]
+        if not mine:
+            return Found(uid=uid or 0)
+        program, certainty = self._holders.owner(*mine)
+        return Found(
+            program=program, certainty=certainty, uid=mine[0].uid, gid=program.gid if program is not None else 0
+        )  # fmt: skip
 
     def knows(self, sock: DiagSocket) -> bool:
         """Whether the kernel noted who used a socket."""
@@ -116,6 +130,49 @@ class Attribution:
         if len(self._programs) > PROGRAMS_MAX:
             self._programs.popitem(last=False)
         return program
+
+
+class OpenSockets:
+    """All sockets at one moment, to find the owners of many connections. Raises OSError."""
+
+    def __init__(self, attribution: Attribution) -> None:
+        self._attribution = attribution
+        self._by_end: dict[tuple[object, ...], DiagSocket] = {}
+        self._held: dict[int, tuple[Program | None, Certainty]] | None = None
+        for protocol, sock, _ in all_sockets():
+            self._add(protocol, sock)
+
+    def owner(self, flow: Flow) -> Found:
+        """Whose a connection is; a guess that names nobody for one that is forwarded, or over."""
+        if flow.direction is Direction.FORWARD or flow.port is None:
+            return Found()
+        local, local_port, remote, remote_port = flow.source, flow.source_port, flow.destination, flow.port
+        if flow.direction is Direction.IN:
+            local, local_port, remote, remote_port = remote, remote_port, local, local_port
+        for key in ((flow.protocol, local, local_port, remote, remote_port), (flow.protocol, local, local_port),
+                    (flow.protocol, None, local_port)):  # fmt: skip
+            sock = self._by_end.get(key)
+            if sock is not None and (sock.inode or self._attribution.knows(sock)):
+                return self._of(sock)
+        return Found()
+
+    def _of(self, sock: DiagSocket) -> Found:
+        if self._attribution.knows(sock):
+            return self._attribution.of_socket(sock)
+        if self._held is None:
+            self._held = owners(self._by_end.values())
+        program, certainty = self._held.get(sock.inode, (None, Certainty.GUESS))
+        return Found(program=program, certainty=certainty, uid=sock.uid, gid=program.gid if program is not None else 0)
+
+    def _add(self, protocol: int, sock: DiagSocket) -> None:
+        """By both ends, by its own end, or by its port, as far as it has them."""
+        port, other = int.from_bytes(sock.source_port, "big"), int.from_bytes(sock.destination_port, "big")
+        if other:
+            self._by_end[protocol, sock.source, port, sock.destination, other] = sock
+        elif any(sock.source):
+            self._by_end[protocol, sock.source, port] = sock
+        else:
+            self._by_end.setdefault((protocol, None, port), sock)
 
 
 def _identity(found: Found) -> object:

@@ -57,6 +57,45 @@ ExecStart={pfw} ban reload
 [Install]
 WantedBy=multi-user.target
 """
+_DAEMON = """[Unit]
+Description=Personal Firewall: programs and prompts
+Documentation=man:pfw(1)
+After=local-fs.target pfw-boot-nftables.service
+Before=network-online.target
+ConditionPathExists={state}/labels.json
+
+[Service]
+Type=notify
+Environment={variable}={state}
+ExecStart={pfw} daemon
+Restart=always
+RestartSec=1
+RuntimeDirectory=pfw
+RuntimeDirectoryMode=0755
+RuntimeDirectoryPreserve=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER
+NoNewPrivileges=yes
+ProtectSystem=strict
+ReadWritePaths={state} {policies}
+ProtectHome=read-only
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictSUIDSGID=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+LockPersonality=yes
+MemoryDenyWriteExecute=yes
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
+SystemCallArchitectures=native
+SystemCallFilter=@system-service bpf pidfd_getfd
+
+[Install]
+WantedBy=multi-user.target
+"""
+"""There only once a policy was in force that needs it: then the numbers of labels are written down."""
 _LISTS = """[Unit]
 Description=Personal Firewall: block lists that are due are fetched
 Documentation=man:pfw(1)
@@ -147,6 +186,7 @@ def units(state: Path) -> dict[str, str]:
         "pfw-settle.service": _SETTLE.format(**words),
         "pfw-lists.service": _LISTS.format(**words),
         "pfw-lists.timer": _TIMER,
+        "pfw-daemon.service": _DAEMON.format(**words, policies=_policies(state).replace("%", "%%")),
     }  # fmt: skip
     for kind in KINDS:
         if (restore := find(f"{kind}-restore")) and (restore6 := find(f"{kind.replace('ip', 'ip6', 1)}-restore")):
@@ -159,6 +199,13 @@ def units(state: Path) -> dict[str, str]:
                 f"{restore6} --noflush {folder}/{name}.v6",
             ])  # fmt: skip
     return made
+
+
+def _policies(state: Path) -> str:
+    """The folder of the policy file in force, which answers that hold always are written into."""
+    known = State(store.Store(state))
+    applied = known.applied(known.current())
+    return str(Path(applied.path).parent) if applied is not None and applied.path.startswith("/") else ""
 
 
 def _early(name: str, state: str, first: str, commands: list[str]) -> str:

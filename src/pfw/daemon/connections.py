@@ -39,8 +39,12 @@ def make_known() -> int:
     return 0
 
 
-def cut_forbidden(policy: Policy) -> Cut:
-    """End the connections that a policy forbids, and no others."""
+Describe = Callable[[Flow], Flow]
+"""Says of a connection what is known of its owner."""
+
+
+def cut_forbidden(policy: Policy, describe: Describe | None = None) -> Cut:
+    """End the connections that a policy forbids, and no others: not those of which nobody knows whether it does."""
     try:
         entries = netfilter.connections()
         local = netlink.local_addresses()
@@ -54,7 +58,8 @@ def cut_forbidden(policy: Policy) -> Cut:
     view = View(local, asks_interface=any(rule.interfaces for rule in policy.rules))
     forbidden, unknown = [], 0
     for entry in entries:
-        action = decider.decide(view.flow(entry), moment, None).action
+        flow = view.flow(entry)
+        action = decider.decide(flow if describe is None else describe(flow), moment, None).action
         if action in (Action.BLOCK, Action.REJECT):
             forbidden.append(entry)
         elif action is not Action.ALLOW:

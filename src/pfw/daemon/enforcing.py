@@ -16,6 +16,7 @@ from pfw import __version__
 from pfw.daemon import banning, boot, confirming, connections, listing, machine, panic, programs
 from pfw.daemon.backend import Backend, Before, Change
 from pfw.daemon.backends import BACKENDS, choose, in_force, named
+from pfw.daemon.describing import describing
 from pfw.daemon.guard import Guard, Order, take_back
 from pfw.daemon.lockout import check_lockout
 from pfw.daemon.nftables import Nftables
@@ -114,7 +115,7 @@ class _Up:
                 self._complete(applied)
             return self._outcome(applied.generation, text, changed=False)
         if not wanted.force:
-            check_lockout(with_lists(wanted.policy, self._lists))
+            check_lockout(with_lists(self._policy, self._lists), describing(self._policy))
         if changed_place and wanted.confirm_s is not None:
             raise RefusedError("another backend cannot be taken back by itself; leave --confirm out, or --backend")
         generation = state.next_generation(live.generation if live is not None else None)
@@ -144,7 +145,6 @@ class _Up:
         return Before(live, open_places)
 
     def _apply(self, change: Change, generation: int, old: Before | None, text: bytes | None) -> Outcome:
-        wanted = self._wanted
         known_before = self._before[1].created if self._before is not None and old is not None else None
         self._created = known_before if known_before is not None else change.created()
         self._keep(generation, "")
@@ -163,7 +163,7 @@ class _Up:
             change.switch()
             # First made known, then cut: else what was cut would be known again.
             known += connections.make_known() if begins else 0
-            cut = connections.cut_forbidden(with_lists(wanted.policy, self._lists))
+            cut = connections.cut_forbidden(with_lists(self._policy, self._lists), describing(self._policy))
             fingerprint = change.verify()
             self._keep(generation, fingerprint)
             self._state.set_current(generation)

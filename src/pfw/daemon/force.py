@@ -7,17 +7,15 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import OrderedDict
 from collections.abc import Callable
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from pfw.daemon import machine
 from pfw.daemon.attribution import Found
-from pfw.daemon.programs import LabelBook, Programs, content_sha256, foreign_marks, real_path, resolved
+from pfw.daemon.describing import Describer
+from pfw.daemon.programs import LabelBook, Programs, foreign_marks, real_path, resolved
 from pfw.daemon.state import CURRENT, Applied, State
-from pfw.drivers import netfilter, procfs
+from pfw.drivers import netfilter
 from pfw.drivers.labels import Labels
 from pfw.enforce.conditions import CannotError, Classes, ProgramClass
 from pfw.enforce.nft_table import TABLE
@@ -30,8 +28,6 @@ from pfw.model.program import Certainty, Program
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.decide import Decider
 from pfw.policy.load import load
-
-HASHES_MAX = 256
 
 
 class Force:
@@ -52,12 +48,11 @@ class Force:
         self.classes: Classes | None = None
         self.own: dict[str, int] = {}
         """Labels of programs that were answered for, by path and bits of the user."""
+        self.describer: Describer | None = None
         self.trouble = ""
         self._decider: Decider | None = None
         self._buckets: dict[int, Buckets] = {}
-        self._units: list[tuple[str, str]] = []
         self._paths: dict[str, str] = {}
-        self._hashes: OrderedDict[tuple[int, int, int, int], str] = OrderedDict()
 
     @property
     def is_asking(self) -> bool:
@@ -82,7 +77,7 @@ class Force:
 
     def _load(self, generation: int | None) -> None:
         self.generation, self.applied = generation, self._state.applied(generation)
-        self.policy = self.classes = self._decider = None
+        self.policy = self.classes = self._decider = self.describer = None
         self._paths = {}
         self._buckets.clear()
         content = self._state.rules_of(generation) if generation is not None else None
@@ -100,12 +95,12 @@ class Force:
             self.trouble = str(error)
             return
         self._decider = Decider(self.policy)
-        names = {unit for rule in self.policy.rules for unit in rule.units or ()}
-        self._units = [(name, path) for name in sorted(names) if (path := procfs.unit_path(name)) is not None]
         if self.classes is not None and self._pinned is not None:
             if self.programs is None:
                 self.programs = Programs(self._pinned, self.classes)
             self.programs.use(self.classes)
+        hashed = self.classes.hashed if self.classes is not None else frozenset[str]()
+        self.describer = Describer(self.policy, hashed, self.programs)
         self._place_own()
 
     def forget(self) -> None:
@@ -134,7 +129,7 @@ class Force:
             return None
         path, sha256 = self.path_of(owner), None
         if path in self.classes.hashed:
-            sha256 = self._sha256(owner)
+            sha256 = self.describer.sha256(owner) if self.describer is not None else None
         return self.classes.of(path, sha256, owner.uid, owner.gid)
 
     def label(self, owner: Found) -> int | None:
@@ -147,29 +142,13 @@ class Force:
             self.programs.add_process(owner.program.pid, owner.program.path, owner.file)
         return self.own.get(self.own_key(self.path_of(owner) or "", found.bits), found.mark)
 
-    def path_of(self, owner: Found) -> str | None:
-        """The path of the executable; that by which the kernel was told of the file where that is known."""
-        if owner.file is not None and self.programs is not None:
-            known = self.programs.known.get(owner.file)
-            if known is not None:
-                return known.path or None
-        return owner.program.path if owner.program is not None else None
-
     def described(self, flow: Flow, owner: Found) -> Flow:
         """A connection with what is known of its owner; nothing where that is not certain."""
-        if not owner.is_sure:
-            return flow
-        program = owner.program
-        path = self.path_of(owner)
-        hashed = self.classes is not None and path in self.classes.hashed
-        return replace(
-            flow,
-            app=path or "",
-            app_sha256=self._sha256(owner) if hashed else None,
-            script=(program.script or "") if program is not None else None,
-            users=self._users(owner),
-            unit=self._unit(program),
-        )
+        return flow if self.describer is None else self.describer.flow(flow, owner)
+
+    def path_of(self, owner: Found) -> str | None:
+        """The path of the executable; that by which the kernel was told of the file where that is known."""
+        return self.describer.path_of(owner) if self.describer is not None else None
 
     def decide(self, flow: Flow, moment: Moment) -> Verdict:
         """What the policy says of a connection that the kernel handed over."""
@@ -187,56 +166,6 @@ class Force:
         if rule.scripts is None or rule.limit is None:
             return True
         return self._buckets.setdefault(index, Buckets(rule.limit)).over(flow.source, now)
-
-    def _users(self, owner: Found) -> frozenset[str]:
-        program = owner.program
-        found = {str(owner.uid), f"group:{owner.gid}"}
-        if program is not None and program.uid == owner.uid:
-            found |= {program.user} if program.user else set()
-        found |= {name for name, uids in self._named_users().items() if owner.uid in uids}
-        return frozenset(found)
-
-    def _named_users(self) -> dict[str, frozenset[int]]:
-        """The users and groups that the policy names, as numbers."""
-        found: dict[str, frozenset[int]] = {}
-        owners = machine.surroundings().owners
-        for rule in self.policy.rules if self.policy is not None else ():
-            for name in rule.users or ():
-                group = owners.group(name.removeprefix("group:")) if name.startswith("group:") else None
-                uid = None if name.startswith("group:") else owners.user(name)
-                found[name] = frozenset() if uid is None else frozenset({uid})
-                if group is not None:
-                    found[name] = group.members
-        return found
-
-    def _unit(self, program: Program | None) -> str | None:
-        if program is None or program.unit is None:
-            return None
-        own = program.unit.strip("/")
-        for name, path in self._units:
-            if own == path or own.startswith(f"{path}/"):
-                return name
-        return own
-
-    def _sha256(self, owner: Found) -> str | None:
-        """What the program's file holds; remembered as long as the file is as it was."""
-        if owner.file is not None and self.programs is not None and owner.file in self.programs.known:
-            return self.programs.known[owner.file].sha256
-        if owner.program is None:
-            return None
-        with suppress(OSError):
-            descriptor = os.open(f"/proc/{owner.program.pid}/exe", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                found = os.fstat(descriptor)
-                key = (found.st_dev, found.st_ino, found.st_ctime_ns, found.st_size)
-                if key not in self._hashes:
-                    self._hashes[key] = content_sha256(descriptor)
-                    while len(self._hashes) > HASHES_MAX:
-                        self._hashes.popitem(last=False)
-                return self._hashes[key]
-            finally:
-                os.close(descriptor)
-        return None
 
     def own_key(self, path: str, bits: int) -> str:
         """The key of a label for one program alone, whatever class it is in."""

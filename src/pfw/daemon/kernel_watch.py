@@ -22,9 +22,9 @@ from pfw.drivers import clock, netlink
 from pfw.drivers.files import Watch
 from pfw.drivers.nflog import LogReader
 from pfw.drivers.programs import RefusedError
-from pfw.enforce.conditions import BANNED
+from pfw.enforce.conditions import BANNED, REFUSED
 from pfw.enforce.nft_table import LOG_BYTES, LOG_GROUP, QUIET_GROUP
-from pfw.enforce.plan import BAN_NAME
+from pfw.enforce.plan import BAN_NAME, REFUSED_NAME
 from pfw.engine.suspicion import TEXTS, flags_event
 from pfw.engine.tcp import flags_are_valid
 from pfw.engine.totals import RuleTotals, Totals
@@ -47,8 +47,11 @@ _UNTOLD_S = 5.0
 _PRE_ROUTING, _LOCAL_IN, _FORWARD, _LOCAL_OUT = 0, 1, 2, 3
 _DIRECTIONS = {_LOCAL_IN: Direction.IN, _FORWARD: Direction.FORWARD, _LOCAL_OUT: Direction.OUT}
 
-_BANNED = Named(BAN_NAME, Action.BLOCK, "")
-"""What is told of bans, which belong to no generation."""
+_OF_NO_GENERATION = {
+    BANNED: Named(BAN_NAME, Action.BLOCK, ""),
+    REFUSED: Named(REFUSED_NAME, Action.BLOCK, ""),
+}
+"""What is told of bans and of people's answers, which belong to no generation."""
 
 Apply = Callable[[], None]
 """Puts the changed policy file in force; tells what is wrong by itself."""
@@ -170,7 +173,7 @@ class KernelWatch:
             return None
         generation, number = int(words[1]), int(words[2])
         if generation == 0:
-            return _BANNED if number == BANNED else None
+            return _OF_NO_GENERATION.get(number)
         if generation not in self._generations:
             if len(self._generations) >= _GENERATIONS_MAX:
                 self._generations.clear()

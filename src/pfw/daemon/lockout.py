@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from pfw.daemon import machine
 from pfw.drivers import clock
-from pfw.model.flow import Moment
+from pfw.model.flow import Flow, Moment
 from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.match import decide_slowly
@@ -19,12 +21,13 @@ class LockoutError(Exception):
         self.verdict = verdict
 
 
-def check_lockout(policy: Policy) -> None:
+def check_lockout(policy: Policy, describe: Callable[[Flow], Flow] | None = None) -> None:
     """Raises LockoutError where the policy, with its block lists, would cut the remote session that asks; where
     that cannot be told, any remote login."""
     now = clock.now()
     moment = Moment(now, clock.utc_offset_s(now))
     for session in machine.own_sessions() or machine.login_sessions():
-        verdict = decide_slowly(policy, session.flow(), moment)
+        flow = session.flow()
+        verdict = decide_slowly(policy, flow if describe is None else describe(flow), moment)
         if verdict.action is not Action.ALLOW:
             raise LockoutError(session, verdict)

@@ -9,11 +9,10 @@ from functools import lru_cache
 from msgspec import Struct, field
 
 from pfw.api import interface as told
-from pfw.daemon.attribution import Attribution, Found
+from pfw.daemon.attribution import Attribution, Found, OpenSockets
 from pfw.daemon.connections import View
 from pfw.daemon.force import Force
 from pfw.drivers import clock, netfilter, netlink, procfs
-from pfw.drivers.sockets import all_sockets
 from pfw.model.address import format_address
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import TCP, UDP, protocol_name
@@ -24,7 +23,6 @@ from pfw.policy.match import Answer, conditions
 from pfw.policy.services import Services
 from pfw.policy.wording import summary
 from pfw.wire.conntrack import Entry
-from pfw.wire.sockdiag import DiagSocket
 
 CONNECTIONS_MAX = 20_000
 APPS_MAX = 4096
@@ -76,38 +74,22 @@ class Connections:
     def all(self) -> Iterator[told.Connection]:
         """At most CONNECTIONS_MAX. Raises OSError and WireError."""
         view = View(netlink.local_addresses(), asks_interface=False)
-        by_end = _by_end()
+        sockets = OpenSockets(self._attribution)
         for number, entry in enumerate(netfilter.connections()):
             if number >= CONNECTIONS_MAX:
                 break
-            yield self._told(entry, view.flow(entry), by_end)
+            yield self._told(entry, view.flow(entry), sockets)
 
     def owned(self) -> Iterator[tuple[Flow, Found]]:
         """The flow of each connection, and its owner."""
         view = View(netlink.local_addresses(), asks_interface=False)
-        by_end = _by_end()
+        sockets = OpenSockets(self._attribution)
         for entry in netfilter.connections()[:CONNECTIONS_MAX]:
             flow = view.flow(entry)
-            yield flow, self._owner(flow, by_end)
+            yield flow, sockets.owner(flow)
 
-    def _owner(self, flow: Flow, by_end: dict[tuple[object, ...], DiagSocket]) -> Found:
-        if flow.direction is Direction.FORWARD or flow.port is None:
-            return Found()
-        outgoing = flow.direction is Direction.OUT
-        local, local_port = (flow.source, flow.source_port) if outgoing else (flow.destination, flow.port)
-        remote, remote_port = (flow.destination, flow.port) if outgoing else (flow.source, flow.source_port)
-        for key in (
-            (flow.protocol, local, local_port, remote, remote_port),
-            (flow.protocol, local, local_port),
-            (flow.protocol, None, local_port),
-        ):
-            sock = by_end.get(key)
-            if sock is not None and (sock.inode or self._attribution.knows(sock)):
-                return self._attribution.of_socket(sock)
-        return Found()
-
-    def _told(self, entry: Entry, flow: Flow, by_end: dict[tuple[object, ...], DiagSocket]) -> told.Connection:
-        owner = self._owner(flow, by_end)
+    def _told(self, entry: Entry, flow: Flow, sockets: OpenSockets) -> told.Connection:
+        owner = sockets.owner(flow)
         incoming = flow.direction is Direction.IN
         local, local_port = (flow.destination, flow.port) if incoming else (flow.source, flow.source_port)
         remote, remote_port = (flow.source, flow.source_port) if incoming else (flow.destination, flow.port)
@@ -127,20 +109,6 @@ class Connections:
             received_bytes=received,
             rule=verdict.rule or f"default {flow.direction}",
         )
-
-
-def _by_end() -> dict[tuple[object, ...], DiagSocket]:
-    """All sockets by what their connections look like: both ends, their own end, their port."""
-    found: dict[tuple[object, ...], DiagSocket] = {}
-    for protocol, sock, _ in all_sockets():
-        port, other = int.from_bytes(sock.source_port, "big"), int.from_bytes(sock.destination_port, "big")
-        if other:
-            found[protocol, sock.source, port, sock.destination, other] = sock
-        elif any(sock.source):
-            found[protocol, sock.source, port] = sock
-        else:
-            found.setdefault((protocol, None, port), sock)
-    return found
 
 
 def _state(entry: Entry) -> str:

@@ -152,20 +152,8 @@ class SocketOwners:
         """
         socks = (sock, *others)
         found = find_holders(each.inode for each in socks)
-        held = [found.pids.get(each.inode, ()) for each in socks]
-        pids = tuple(sorted({pid for each in held for pid in each}))
-        self._remember(pids, sock.uid)
-        if not pids:
-            return None, Certainty.GUESS
-        shown = program(pids[0])
-        if shown is None or not (found.complete and all(held)):
-            return shown, Certainty.GUESS
-        if not _is_one_program(pids) or not all(_may_have_made(pids, each.uid) for each in socks):
-            return shown, Certainty.GUESS
-        # Read before this question, the program is that of the holder only if it is still there and holds it now.
-        if not is_same(shown) or not any(holds(pids[0], each.inode) for each in socks):
-            return shown, Certainty.GUESS
-        return shown, Certainty.SOCKET if len(pids) == 1 else Certainty.PROC
+        self._remember(found.pids.get(sock.inode, ()), sock.uid)
+        return _judged(socks, found)
 
     def _remember(self, pids: tuple[int, ...], uid: int) -> None:
         for pid in pids[:_RECENT_TRIED_MAX]:
@@ -173,6 +161,30 @@ class SocketOwners:
             self._recent.move_to_end((uid, pid))
         while len(self._recent) > _RECENT_MAX:
             self._recent.popitem(last=False)
+
+
+def owners(socks: Iterable[DiagSocket]) -> dict[int, tuple[Program | None, Certainty]]:
+    """The programs that many sockets belong to, by the sockets' inodes, found in one walk."""
+    held = {each.inode: each for each in socks if each.inode}
+    found = find_holders(held)
+    return {inode: _judged((each,), found) for inode, each in held.items()}
+
+
+def _judged(socks: tuple[DiagSocket, ...], found: Holders) -> tuple[Program | None, Certainty]:
+    """The program that sockets belong to, given who holds each of them, and how sure that is."""
+    held = [found.pids.get(each.inode, ()) for each in socks]
+    pids = tuple(sorted({pid for each in held for pid in each}))
+    if not pids:
+        return None, Certainty.GUESS
+    shown = program(pids[0])
+    if shown is None or not (found.complete and all(held)):
+        return shown, Certainty.GUESS
+    if not _is_one_program(pids) or not all(_may_have_made(pids, each.uid) for each in socks):
+        return shown, Certainty.GUESS
+    # Read before this question, the program is that of the holder only if it is still there and holds it now.
+    if not is_same(shown) or not any(holds(pids[0], each.inode) for each in socks):
+        return shown, Certainty.GUESS
+    return shown, Certainty.SOCKET if len(pids) == 1 else Certainty.PROC
 
 
 def _is_one_program(pids: tuple[int, ...]) -> bool:

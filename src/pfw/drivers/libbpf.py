@@ -82,7 +82,7 @@ def load(content: bytes, cgroup: int, folder: Path) -> None:
     loaded = _check(lib.bpf_object__open_mem(content, len(content), None), "the labels' program is not understood")
     try:
         _check(lib.bpf_object__load(loaded), "the kernel refuses the labels' program")
-        _check(lib.bpf_object__pin_maps(loaded, os.fsencode(folder)), f"{folder}: maps cannot be pinned")
+        _pin_maps(loaded, folder)
         program = None
         while program := lib.bpf_object__next_program(loaded, program):
             path = os.fsencode(folder / lib.bpf_program__name(program).decode())
@@ -96,6 +96,16 @@ def load(content: bytes, cgroup: int, folder: Path) -> None:
                 lib.bpf_link__destroy(link)
     finally:
         lib.bpf_object__close(loaded)
+
+
+def _pin_maps(loaded: int, folder: Path) -> None:
+    # The library makes `_` of every dot in the path of a map (sanitize_pin_path): it is given one without any.
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        path = f"/proc/self/fd/{descriptor}".encode()
+        _check(library().bpf_object__pin_maps(loaded, path), f"{folder}: maps cannot be pinned")
+    finally:
+        os.close(descriptor)
 
 
 def get(path: Path) -> int:

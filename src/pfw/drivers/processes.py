@@ -7,12 +7,13 @@ system it is on: one that does not answer holds up the reader.
 
 from __future__ import annotations
 
+import errno
 import os
 import pwd
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from msgspec import Struct
 
@@ -22,6 +23,7 @@ from pfw.model.program import Program
 ARGUMENTS_MAX, ARGUMENT_BYTES_MAX, COMMAND_BYTES_MAX = 64, 512, 16384
 PARENTS_MAX = 16
 _ATTEMPTS = 3
+_FIRST_PID = 1
 _STATUS_BYTES_MAX = 1 << 20
 """A process may be in 65,536 groups, whose numbers have ten digits."""
 _FILE_BYTES_MAX = 1 << 16
@@ -178,29 +180,30 @@ def _image(folder: int) -> _Image:
         found = os.stat("exe", dir_fd=folder)
     except (FileNotFoundError, PermissionError):
         return _Image("", None, None)
-    identity = (found.st_dev, found.st_ino)
+    identity = _identity(found)
     return _Image(_text(os.fsencode(text)), _path(folder, text, identity, found.st_nlink), identity)
 
 
 def _path(folder: int, text: str, identity: Identity, links: int) -> str | None:
     """The executable's path, where it is proven.
 
-    What the kernel calls a file is its path in the mount name space of whoever started it. It is ours only if it leads
-    here to the same file. A program that was upgraded while it runs leads nowhere any more; then the kernel adds
-    ` (deleted)`. The path that it had is still its own if the file has lost its last name, its process sees the same
-    root as we do, and the folder where it was is on the very mount that it was started from: a mount that is attached
-    nowhere, whose paths begin where its maker likes, can be handed over to any process.
+    What the kernel calls a file is its path in the mount name space of whoever started it. It counts only if it leads
+    to the same file in that of the system. A program that was upgraded while it runs leads nowhere any more; then the
+    kernel adds ` (deleted)`. The path that it had is still its own if the file has lost its last name, its process sees
+    the same root as the system, and the folder where it was is on the very mount that it was started from: a mount that
+    is attached nowhere, whose paths begin where its maker likes, can be handed over to any process.
     """
     if not text.startswith("/") or not _is_unicode(text):
         return None
     with suppress(OSError):
-        there = os.stat(text)
+        there = os.stat(text.lstrip("/"), dir_fd=_system().root)
         if (there.st_dev, there.st_ino) == identity:
             return text
     name = text.removesuffix(_DELETED)
     if name == text or links or name.startswith(_NAMELESS) or not _sees_our_root(folder):
         return None
-    return name if _mount(folder, "exe") == _mount(None, os.path.dirname(name)) is not None else None
+    place = os.path.dirname(name).lstrip("/") or "."
+    return name if _mount(folder, "exe") == _mount(_system().root, place) is not None else None
 
 
 def _is_unicode(text: str) -> bool:
@@ -213,17 +216,37 @@ def _is_unicode(text: str) -> bool:
 
 
 def _sees_our_root(folder: int) -> bool:
-    """Whether a path means the same for a process as for us."""
+    """Whether a path means the same for a process as for the system."""
     with suppress(OSError):
-        pairs = (
-            (os.stat("ns/mnt", dir_fd=folder), os.stat("/proc/self/ns/mnt")),
-            (os.stat("root", dir_fd=folder), os.stat("/")),
-        )
-        return all((its.st_dev, its.st_ino) == (ours.st_dev, ours.st_ino) for its, ours in pairs)
+        its = tuple(map(_identity, (os.stat("ns/mnt", dir_fd=folder), os.stat("root", dir_fd=folder))))
+        return its == (_system().namespace, _system().top)
     return False
 
 
-def _mount(folder: int | None, name: str) -> bytes | None:
+class _System(Struct, frozen=True):
+    """Where paths begin, for the system: the mount name space and the root of its first process. A service may have its
+    own ones, with parts that it may not write."""
+
+    root: int
+    namespace: Identity
+    top: Identity
+
+
+@cache
+def _system() -> _System:
+    for pid in (_FIRST_PID, "self"):
+        # Some virtual machines close the first process even to root; then what we see counts.
+        with suppress(OSError):
+            root = os.open(f"/proc/{pid}/root", _PLACE)
+            return _System(root, _identity(os.stat(f"/proc/{pid}/ns/mnt")), _identity(os.fstat(root)))
+    raise OSError(errno.ENOENT, "is not mounted", "/proc")
+
+
+def _identity(found: os.stat_result) -> Identity:
+    return found.st_dev, found.st_ino
+
+
+def _mount(folder: int, name: str) -> bytes | None:
     """The number of the mount where a file is."""
     with suppress(OSError):
         descriptor = os.open(name, _PLACE, dir_fd=folder)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from types import TracebackType
 
 from pfw.drivers.netlink import NETLINK_SOCK_DIAG, ask, open_socket, receive
-from pfw.model.packet import TCP, UDP
+from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 from pfw.wire.netlink import NLMSG_ERROR, error_number, parts
 from pfw.wire.sockdiag import (
     AF_INET,
@@ -32,6 +32,8 @@ from pfw.wire.sockdiag import (
 )
 
 SENDERS_MAX = 256
+_ANY_PROTOCOL = 255
+"""IPPROTO_RAW: such a socket sends whatever protocol its headers say."""
 
 _NOT_YET_ACCEPTED = frozenset({TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT})
 """States in which a TCP socket that no program holds waits for the program that listens; in others it was closed."""
@@ -117,6 +119,27 @@ class SocketFinder:
                     return None
                 if refusal:
                     raise OSError(refusal, f"the kernel does not tell of sockets: {os.strerror(refusal)}")
+
+
+def portless_sockets(protocol: int, identifier: int | None, family_bytes: int) -> tuple[DiagSocket, ...]:
+    """The sockets that may have sent a packet of a protocol without ports: raw ones, and those for echo requests with
+    this identifier. Of them only user and inode are told. `family_bytes` is the size of an address."""
+    six = "6" if family_bytes == 16 else ""
+    found = [each for number, each in _in_file(f"raw{six}") if number in (protocol, _ANY_PROTOCOL)]
+    if identifier is not None and protocol in (ICMP, ICMPV6):
+        found += [each for number, each in _in_file(f"icmp{six}") if number == identifier]
+    return tuple(found[:SENDERS_MAX])
+
+
+def _in_file(name: str) -> Iterator[tuple[int, DiagSocket]]:
+    """What stands where a port would, and the socket, of each line of a file in /proc/net (net/ipv4/raw.c, ping.c)."""
+    with suppress(OSError), open(f"/proc/thread-self/net/{name}", errors="replace") as file:
+        next(file, None)
+        for line in file:
+            words = line.split()
+            with suppress(ValueError, IndexError):
+                number = int(words[1].rpartition(":")[2], 16)
+                yield number, DiagSocket(0, b"", b"", b"", b"", 0, int(words[7]), int(words[9]))
 
 
 def all_sockets() -> Iterator[tuple[int, DiagSocket, Traits]]:

@@ -33,10 +33,11 @@ from pfw.policy.blocking import with_lists
 INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
 BAN_NAME = "base ban"
+REFUSED_NAME = "answered with block"
 _PROGRAM_NAMES = (
     ("base unknown program", Action.ASK),
     ("answered with allow", Action.ALLOW),
-    ("answered with block", Action.BLOCK),
+    (REFUSED_NAME, Action.BLOCK),
 )
 """The names under which is counted what the daemon was asked, and what a person's answers did."""
 

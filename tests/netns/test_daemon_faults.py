@@ -1,0 +1,333 @@
+"""The daemon dies, sleeps, is replaced or robbed of its table while programs never stop making connections.
+
+Each time a program that the kernel knows loses nothing and waits for nobody, nothing forbidden leaves, programs that
+nobody has seen before stay inside while the daemon is away, and work again behind that.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.netns.daemon_load import (
+    BARRED,
+    CURL,
+    GUEST,
+    KNOWN,
+    SLOW_S,
+    Load,
+    came,
+    count_at,
+    dial,
+    python_copy,
+)
+from tests.netns.programs_lab import MASK, Lab, lab  # noqa: F401
+
+from pfw.api import interface as told
+from pfw.api.definition import Nothing
+from pfw.drivers import handles
+
+pytestmark = pytest.mark.xdist_group("daemon faults")
+SO_MARK = 36
+AWAY_S = 1.0
+
+
+@pytest.fixture
+def load(lab: Lab, net: Any) -> Load:  # noqa: F811
+    return Load(lab, net)
+
+
+@contextmanager
+def closed(lab: Lab) -> Iterator[None]:  # noqa: F811
+    """Within it no new program gets out, allowed or not."""
+    # Who was let through just now has sent its last packet by then.
+    time.sleep(0.3)
+    before = came(lab, GUEST)
+    yield
+    assert came(lab, GUEST) == before, "a program that nobody has seen before got out"
+
+
+def work_again(lab: Lab) -> None:  # noqa: F811
+    """Wait until programs that nobody has seen before get out."""
+    before = came(lab, GUEST)
+    lab.until(lambda: came(lab, GUEST) > before + 8, "new programs are let out again")
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+def test_it_goes_and_comes_again(lab: Lab, load: Load, how: signal.Signals) -> None:  # noqa: F811
+    lab.up(load.policy())
+    with load.flowing():
+        for away_s in (AWAY_S, 0.0, 0.0):
+            assert lab.end(how) == (0 if how is signal.SIGTERM else -how)
+            if away_s:
+                with closed(lab):
+                    time.sleep(away_s)
+            lab.begin()
+            back = time.monotonic()
+            work_again(lab)
+    load.check()
+    lately = [each for each in load.guests if each.begin > back]
+    assert lately
+    assert not [each for each in lately if each.trouble]
+
+
+def test_it_sleeps(lab: Lab, load: Load) -> None:  # noqa: F811
+    lab.up(load.policy())
+    assert lab.daemon is not None
+    with load.flowing():
+        lab.daemon.send_signal(signal.SIGSTOP)
+        with closed(lab):
+            time.sleep(2.5)
+        lab.daemon.send_signal(signal.SIGCONT)
+        work_again(lab)
+    load.check()
+    # Their packets waited for it.
+    assert not [each for each in load.guests if each.trouble]
+    assert [each for each in load.guests if each.took_s > 1]
+
+
+@pytest.mark.parametrize("tells", ["nobody", "the daemon"])
+def test_the_policy_changes_who_is_allowed(lab: Lab, net: Any, load: Load, tells: str) -> None:  # noqa: F811
+    """Another process puts another policy in force; the daemon looks for itself, or is told (Reload)."""
+    ports = {"one": 9011, "two": 9012}
+    programs = {name: python_copy(lab, name) for name in ports}
+
+    def allowing(name: str) -> dict[str, Any]:
+        each = {"name": name, "action": "allow", "direction": "out", "app": str(programs[name])}
+        return load.policy(each)
+
+    lab.up(allowing("one"))
+    with load.flowing():
+        running = {
+            name: dial(lab, programs[name], "same", f"{net.there},{net.there6}", str(port), "0.3", "0.01")
+            for name, port in ports.items()
+        }
+        phases = []
+        for turn in range(6):
+            allowed, other = ("two", "one") if turn % 2 == 0 else ("one", "two")
+            lab.firewall.write(allowing(allowed))
+            lab.pfw("up", "--rules", str(lab.firewall.path))
+            begin, before = time.monotonic(), came(lab, ports[other])
+            if tells == "the daemon":
+                with lab.client() as client:
+                    client.call("Reload", Nothing(), told.ReloadResult)
+            time.sleep(0.4)
+            phases.append((allowed, begin, time.monotonic()))
+            assert came(lab, ports[other]) == before, f"{other} got out, which is allowed no more"
+        work_again(lab)
+        attempts = {name: each.attempts() for name, each in running.items()}
+    load.check()
+    assert not [each for each in load.guests if each.trouble]
+    for allowed, begin, end in phases:
+        within = [each for each in attempts[allowed] if begin < each.begin and each.begin + each.took_s < end]
+        assert len(within) > 5
+        assert not [each for each in within if each.trouble], allowed
+
+
+def test_down_and_up(lab: Lab, load: Load) -> None:  # noqa: F811
+    lab.up(load.policy())
+    with load.flowing():
+        before = load.forbidden()
+        lab.pfw("down")
+        lab.until(lambda: all(map(int.__lt__, before, load.forbidden())), "all gets out while it is down")
+        lab.pfw("up", "--rules", str(lab.firewall.path))
+        begin, before = time.monotonic(), load.forbidden()
+        work_again(lab)
+        assert load.forbidden() == before
+    load.check_known()
+    assert not [each for each in load.guests if each.begin > begin and each.trouble]
+    assert not [line for line in lab.said if "error" in line], lab.said
+
+
+@pytest.mark.parametrize("what", [("flush", "ruleset"), ("delete", "table", "inet", "pfw")], ids=" ".join)
+def test_somebody_takes_the_table_away(lab: Lab, load: Load, what: tuple[str, ...]) -> None:  # noqa: F811
+    lab.up(load.policy())
+    with load.flowing():
+        lab.here.run("nft", *what)
+        # Until it has looked for its chain.
+        time.sleep(2.2)
+        lab.pfw("up", "--rules", str(lab.firewall.path))
+        begin, before = time.monotonic(), load.forbidden()
+        work_again(lab)
+        assert load.forbidden() == before
+    load.check_known()
+    assert not [each for each in load.guests if each.begin > begin and each.trouble]
+    assert not [line for line in lab.said if "error" in line], lab.said
+
+
+def test_the_queue_is_full(lab: Lab, net: Any, load: Load) -> None:  # noqa: F811
+    """More packets than the queue holds, of a program that is asked for; it makes nobody else wait, and opens nothing."""
+    asked = python_copy(lab, "asked")
+    lab.up(load.policy({"name": "asked", "action": "ask", "direction": "out", "app": str(asked)}))
+    assert lab.daemon is not None
+    pouring = (
+        "import socket,sys\n"
+        "s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
+        "for number in range(10000): s.sendto(b'x' * 300, (sys.argv[1], 9100 + number % 1000))\n"
+    )
+    with load.flowing(), lab.watching():
+        lab.daemon.send_signal(signal.SIGSTOP)
+        for _ in range(2):
+            assert lab.run(asked, "-I", "-S", "-c", pouring, net.there).returncode == 0
+        with closed(lab):
+            time.sleep(AWAY_S)
+        lab.daemon.send_signal(signal.SIGCONT)
+        work_again(lab)
+        status = lab.status_or_none()
+        assert status is not None
+        assert status.counts["dropped_queue_full"] + status.counts["dropped_buffer_full"] > 1000
+        assert len(lab.prompts()) == 1000
+    load.check()
+    assert sum(came(lab, port) for port in range(9100, 9110)) == 0
+
+
+def test_somebody_who_is_asked_does_not_listen(lab: Lab, net: Any, load: Load) -> None:  # noqa: F811
+    """A watcher that reads nothing, while much is to be told, is let go; nobody else waits for it."""
+    asked = python_copy(lab, "asked")
+    lab.up(load.policy({"name": "asked", "action": "ask", "direction": "out", "app": str(asked)}))
+    with load.flowing(), lab.client() as deaf:
+        deaf._send("Prompts", Nothing(), more=True)  # noqa: SLF001
+        time.sleep(0.2)
+        for turn in range(4):
+            first = 20000 + 900 * turn
+            many = dial(lab, asked, "many", net.there, f"{first}-{first + 899}", "1", "tcp")
+            assert many.line() == "asked"
+            many.end()
+        lab.until(lambda: len(lab.prompts()) >= 1000, "prompts are listed")
+        work_again(lab)
+    load.check()
+
+
+def test_who_listens_keeps_its_label(lab: Lab, net: Any) -> None:  # noqa: F811
+    """Over the death of the daemon and its return: who listened before, meanwhile and behind that is reached."""
+    server, other = python_copy(lab, "server"), python_copy(lab, "other")
+    allowed = {"name": "server", "action": "allow", "direction": "in", "app": str(server)}
+    lab.up({"version": 2, "default": {"in": "block", "out": "block"}, "rules": [allowed]})
+
+    def reached(port: int) -> bool:
+        def connect() -> bool:
+            try:
+                with socket.create_connection((net.here, port), timeout=0.7) as sock:
+                    return sock.recv(10) == b"yes"
+            except TimeoutError:
+                return False
+
+        found: bool = lab.there.call(connect)
+        return found
+
+    def label(running: Any) -> int:
+        """Of the one socket that it has."""
+        for name in os.listdir(f"/proc/{running.process.pid}/fd"):
+            if os.readlink(f"/proc/{running.process.pid}/fd/{name}").startswith("socket:"):
+                with socket.socket(fileno=handles.open_remote(running.process.pid, int(name))) as sock:
+                    return sock.getsockopt(socket.SOL_SOCKET, SO_MARK) & MASK
+        raise AssertionError("it has no socket")
+
+    before, stranger = dial(lab, server, "serve", net.here, "7000"), dial(lab, other, "serve", net.here, "7002")
+    assert (before.line(), stranger.line()) == ("listens", "listens")
+    assert (reached(7000), reached(7002)) == (True, False)
+    had = label(before)
+    assert had
+    lab.end(signal.SIGKILL)
+    assert (reached(7000), reached(7002)) == (True, False)
+    meanwhile = dial(lab, server, "serve", net.here, "7001")
+    assert meanwhile.line() == "listens"
+    assert reached(7001)
+    lab.begin()
+    assert label(before) == label(meanwhile) == had
+    assert [reached(port) for port in (7000, 7001, 7002)] == [True, True, False]
+    for each in (before, meanwhile, stranger):
+        each.end()
+
+
+def test_answers_hold_over_a_restart(lab: Lab, net: Any) -> None:  # noqa: F811
+    """In the kernel: with the daemon dead, and with another. Who was not answered for is asked anew."""
+    lab.up({"version": 2, "default": {"in": "block", "out": "ask"}, "rules": []})
+    copy = lab.copy(CURL, "copy")
+    with lab.watching() as watcher:
+        waiting = lab.start(CURL, "-sS", "-m", "15", f"http://{net.there}:8080/")
+        lab.until(lambda: [each for each in watcher.prompts.values() if each.program], "somebody is asked")
+        number = next(each.id for each in watcher.prompts.values() if each.program)
+        lab.answer(number, "allow", "time", "exact", 600)
+        assert waiting.communicate(timeout=10)[0] == "yes"
+        assert lab.fetches(CURL, net.there)
+        unanswered = lab.start(copy, "-sS", "-m", "1", f"http://{net.there}:8080/")
+        lab.until(lambda: [each for each in lab.prompts() if each.program], "the copy is asked for")
+        unanswered.wait()
+    lab.end(signal.SIGKILL)
+    assert lab.fetches(CURL, net.there)
+    assert not lab.fetches(copy, net.there, 0.5)
+    lab.begin()
+    assert not [each for each in lab.prompts() if each.program]
+    assert lab.fetches(CURL, net.there)
+    assert not lab.fetches(copy, net.there, 0.5)
+    assert {each.program.path for each in lab.prompts() if each.program} == {str(copy)}
+    # And once it has been looked up, the kernel knows it by itself again.
+    lab.end(signal.SIGKILL)
+    assert lab.fetches(CURL, net.there)
+
+
+def test_there_is_one_daemon(lab: Lab, load: Load) -> None:  # noqa: F811
+    lab.up(load.policy())
+    with load.flowing():
+        second = subprocess.run(
+            lab.daemon_words(), env=lab.firewall.environment, capture_output=True, text=True, check=False, timeout=20
+        )
+        assert second.returncode == 3
+        assert "runs already" in second.stderr
+        work_again(lab)
+        assert lab.status_or_none() is not None
+    load.check()
+
+
+@pytest.mark.parametrize("lacks", ["libbpf", "a control group", "a file system to pin in"])
+def test_without_labels_it_says_so_and_looks_programs_up(lab: Lab, load: Load, lacks: str) -> None:  # noqa: F811
+    options: tuple[str, ...] = ()
+    if lacks == "a control group":
+        options = ("--cgroup", str(lab.folder))
+    elif lacks == "libbpf":
+        # ctypes looks there first, and what is found is no library.
+        (lab.folder / "libbpf.so.1").write_bytes(b"no library")
+        (lab.folder / "libbpf.so.0").write_bytes(b"no library")
+        lab.firewall.environment["LD_LIBRARY_PATH"] = str(lab.folder)
+    else:
+        lab.runtime.mkdir()
+        (lab.runtime / "bpf").write_text("in the way")
+    lab.up(load.policy(), *options)
+    status = lab.status_or_none()
+    assert status is not None
+    assert status.labels.startswith("no: ")
+    assert [line for line in lab.said if "no labels on sockets" in line], lab.said
+    with load.flowing():
+        work_again(lab)
+    load.check()
+    assert not [each for each in load.guests if each.trouble]
+
+
+def test_more_programs_than_files_may_be_open(lab: Lab, load: Load) -> None:  # noqa: F811
+    """Each program that is labelled is kept open; when no more can be, those that come later still work."""
+    lab.up(load.policy())
+    assert lab.daemon is not None
+    limit = len(os.listdir(f"/proc/{lab.daemon.pid}/fd")) + 8
+    subprocess.run(["prlimit", f"--pid={lab.daemon.pid}", f"--nofile={limit}:{limit}"], check=True)
+    with load.flowing():
+        for _ in range(3):
+            work_again(lab)
+        assert lab.status_or_none() is not None
+    load.check()
+    assert len(load.guests) > 10
+    assert not [each for each in load.guests if each.trouble]
+
+
+assert shutil.which("prlimit") or sys.platform != "linux"
+assert (BARRED, KNOWN, SLOW_S, Path)

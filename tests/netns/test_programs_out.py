@@ -1,0 +1,190 @@
+"""Rules for programs, out: real programs of every make, over every transport, and whoever looks like them is not let out.
+
+Who counts is the file that runs: whoever starts it, however it is linked, however soon it connects. A file without a
+name is a program that no rule can name.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.netns.programs_lab import WEB, Lab, lab  # noqa: F401
+from tests.netns.talkers import Conversation, Talk, Workshop, allow, became, rules, talks, workshop  # noqa: F401
+
+CURL, NC, PYTHON = "/usr/bin/curl", os.path.realpath("/usr/bin/nc"), os.path.realpath("/usr/bin/python3")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+BOTH = pytest.mark.parametrize("options", [(), ("--no-labels",)], ids=["labels", "no-labels"])
+PYTHON_TALKS = """
+import socket, sys
+try:
+    with socket.create_connection((sys.argv[1], int(sys.argv[2])), 1.2) as sock:
+        sock.send(b"hello")
+        print(sock.recv(100).decode())
+except OSError:
+    print("refused")
+"""
+NAMELESS = """
+import os, sys
+descriptor = os.memfd_create("talker")
+with open(sys.argv[1], "rb") as file:
+    os.write(descriptor, file.read())
+os.execve(descriptor, sys.argv[1:], os.environ)
+"""
+GO_TALKS = """
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+func main() {
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(os.Args[1], os.Args[2]), 1200*time.Millisecond)
+	if err != nil {
+		fmt.Println("refused")
+		return
+	}
+	conn.Write([]byte("hello"))
+	got := make([]byte, 100)
+	size, _ := conn.Read(got)
+	fmt.Println(string(got[:size]))
+}
+"""
+
+
+class Said(Talk):
+    """A program of others that talks: what it prints ends with the answer, or holds none."""
+
+    @property
+    def said(self) -> str:
+        out, _ = self.process.communicate(timeout=15)
+        return "yes" if out.rstrip().endswith("yes") else "refused"
+
+
+def fetch(lab: Lab, program: str | Path, address: str) -> Said:  # noqa: F811
+    host = f"[{address}]" if ":" in address else address
+    return Said(lab.start(program, "-sS", "-m", "1.2", f"http://{host}:{WEB}/"), f"{program} {address}")
+
+
+def hello(lab: Lab, program: str | Path, address: str) -> Said:  # noqa: F811
+    words = ("sh", "-c", 'echo hello | "$@"', "sh", program, "-w", "1", address, str(WEB))
+    return Said(lab.start(*words), f"{program} {address}")
+
+
+def interpret(lab: Lab, program: str | Path, address: str) -> Said:  # noqa: F811
+    words = ("env", "PYTHONHOME=/usr", program, "-c", PYTHON_TALKS, address, str(WEB))
+    return Said(lab.start(*words), f"{program} {address}")
+
+
+@BOTH
+def test_programs_of_the_system(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]) -> None:  # noqa: F811
+    lab.up(rules(allow("out", [CURL, NC, PYTHON])), *options)
+    wanted: dict[Talk, bool] = {}
+    for address in (net.there, net.there6):
+        for begin, program in ((fetch, CURL), (hello, NC), (interpret, PYTHON)):
+            copy = workshop.copy(f"other-{Path(program).name}", program)
+            wanted[begin(lab, program, address)] = True
+            wanted[begin(lab, copy, address)] = False
+    assert became(wanted) == []
+
+
+@BOTH
+def test_a_static_program_of_go(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]) -> None:  # noqa: F811
+    if shutil.which("go") is None:
+        pytest.skip("needs go")
+    source, good, bad = workshop.folder / "talks.go", workshop.folder / "go-good", workshop.folder / "go-bad"
+    source.write_text(GO_TALKS)
+    environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
+    subprocess.run(["go", "build", "-o", str(good), str(source)], env=environment, check=True, capture_output=True)
+    shutil.copy2(good, bad)
+    lab.up(rules(allow("out", str(good))), *options)
+    wanted: dict[Talk, bool] = {
+        Said(lab.start(program, address, str(WEB)), f"{program} {address}"): program is good
+        for program in (good, bad)
+        for address in (net.there, net.there6)
+    }
+    assert became(wanted) == []
+
+
+@BOTH
+def test_at_once_daemonised_setuid_and_without_a_name(
+    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    """talker.c connects as the first thing that it does: there is no time in which somebody could look at it."""
+    good, bad, setuid = workshop.copy("good"), workshop.copy("bad"), workshop.copy("setuid")
+    os.chown(setuid, 5, 60)
+    setuid.chmod(0o4755)
+    lab.up(rules(allow("out", [str(good), str(setuid)])), *options)
+    wanted: dict[Talk, bool] = {}
+    for address in (net.there, net.there6):
+        for program in (good, bad):
+            for how in ("tcp", "daemon"):
+                wanted[talks(lab, program, how, address)] = program is good
+        wanted[talks(lab, setuid, "tcp", address, before=NOBODY)] = True
+        wanted[talks(lab, bad, "tcp", address, before=NOBODY)] = False
+        wanted[talks(lab, good, "tcp", address, before=("/usr/bin/python3", "-c", NAMELESS))] = False
+    assert became(wanted) == []
+
+
+@BOTH
+def test_a_file_is_deleted_while_it_runs(
+    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    """It is the program that it was, as long as it runs: the one that a rule names, and the one that none does."""
+    good, bad = workshop.copy("good"), workshop.copy("bad")
+    lab.up(rules(allow("out", str(good))), *options)
+    running = {name: Conversation(lab, name, net.there) for name in (good, bad)}
+    assert {name.name: each.ask("tcp") for name, each in running.items()} == {"good": "yes", "bad": "refused"}
+    good.unlink()
+    bad.unlink()
+    for how in ("tcp", "udp", "udp-kept"):
+        assert running[good].ask(how) == "yes", how
+        assert running[bad].ask(how) != "yes", how
+
+
+HOWS = ("tcp", "tcp-fast", "udp", "udp-connected", "ping", "raw-ping", "raw-udp")
+
+
+@pytest.fixture
+def ping_sockets(lab: Lab) -> Iterator[None]:  # noqa: F811
+    """Everybody may ping without being root."""
+    lab.run("sh", "-c", "echo 0 65534 > /proc/sys/net/ipv4/ping_group_range")
+    yield
+
+
+@pytest.mark.usefixtures("ping_sockets")
+def test_every_transport(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
+    good, bad = workshop.copy("good"), workshop.copy("bad")
+    lab.up(rules(allow("out", str(good))))
+    for round_ in range(2):
+        wanted = {
+            talks(lab, program, how, address): program is good
+            for address in (net.there, net.there6)
+            for how in HOWS
+            for program in (good, bad)
+        }
+        assert became(wanted) == [], round_
+
+
+@pytest.mark.usefixtures("ping_sockets")
+def test_every_transport_without_labels(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
+    """Nobody can say who pings, or writes whole packets: that passes for no program then."""
+    good, bad = workshop.copy("good"), workshop.copy("bad")
+    lab.up(rules(allow("out", str(good))), "--no-labels")
+    known = ("tcp", "tcp-fast", "udp", "udp-connected")
+    wanted = {
+        talks(lab, program, how, address): program is good and how in known
+        for address in (net.there, net.there6)
+        for how in HOWS
+        for program in (good, bad)
+    }
+    assert became(wanted) == []
+
