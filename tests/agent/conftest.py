@@ -6,6 +6,7 @@ import os
 import selectors
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -57,7 +58,11 @@ class SessionBus:
         config.write_text(_CONFIG.format(path=folder / "bus"))
         self.address = f"unix:path={folder}/bus"
         self._process = subprocess.Popen(["dbus-daemon", f"--config-file={config}", "--nofork", "--nopidfile"])
-        until((folder / "bus").is_socket)
+        until(self._listens)
+
+    def _listens(self) -> bool:
+        with socket.socket(socket.AF_UNIX) as sock:
+            return sock.connect_ex(self.address.partition("=")[2]) == 0
 
     def stop(self) -> None:
         self._process.terminate()

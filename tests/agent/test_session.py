@@ -162,8 +162,7 @@ class TestPrompts:
         firewall.publish(gone=tuple(range(7, 16)))
         until(lambda: "1 more waits: pfw ask" in server.summaries)
         firewall.publish(gone=(16,))
-        until(lambda: len(server.shown) == 20)
-        assert not [each for each in server.summaries if "more" in each]
+        until(lambda: len(server.shown) == 20 and not any("more" in each for each in server.summaries))
         firewall.publish(gone=tuple(range(17, 37)))
         until(lambda: not server.shown)
         assert server.most == 21

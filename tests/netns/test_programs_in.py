@@ -8,7 +8,6 @@ the programs that hold it when the packet comes, and where those are different o
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,14 +64,31 @@ def test_who_counts_for_a_socket_that_changes_hands(
     another one that was started in the same process (sd_listen_fds(3)); `inetd` accepts, and starts another one for
     each connection. Whoever bound it is `binder`, the other one `user`."""
     binder, user = workshop.copy("binder"), workshop.copy("user")
-    lab.up(rules(allow("in", str(binder), port="7101-7104"), allow("in", str(user), port="7201-7204", name="user")), *options)
+    policy = (allow("in", str(binder), port="7101-7104"), allow("in", str(user), port="7201-7204", name="user"))
+    lab.up(rules(*policy), *options)
     for front in (7101, 7201):
         for port, way in enumerate(WAYS, front):
             begin(lab, binder, user, way, port)
-    for front, wanted in ((7101, binders), (7201, users)):
+    wanted = {(7101, way): way in binders for way in WAYS} | {(7201, way): way in users for way in WAYS}
+    assert reached(lab, net) == wanted
+    another = allow("in", str(lab.copy(binder, "another")), port=7300, name="another")
+    lab.firewall.write(rules(*policy, another))
+    lab.pfw("up", "--rules", str(lab.firewall.path))
+    lab.until(lambda: len(lab.status_or_none().policy) > 0, "served")
+    import time
+    time.sleep(3)
+    assert reached(lab, net) == wanted
+
+
+def reached(lab: Lab, net: Any) -> dict[tuple[int, str], bool]:  # noqa: F811
+    """Which listeners answer, by the port of the first and the way in which they began."""
+    found = {}
+    for front in (7101, 7201):
         for port, way in enumerate(WAYS, front):
-            found = {ask(lab.there, "tcp", to, port) for to in (net.here, net.here6)}
-            assert found == ({"yes"} if way in wanted else {"refused"}), (way, port)
+            said = {ask(lab.there, "tcp", to, port) for to in (net.here, net.here6)}
+            assert len(said) == 1, (way, port)
+            found[front, way] = said == {"yes"}
+    return found
 
 
 def begin(lab: Lab, binder: Path, user: Path, way: str, port: int) -> None:  # noqa: F811
@@ -113,7 +129,13 @@ def unit(lab: Lab, name: str) -> Iterator[Path]:  # noqa: F811
     """A control group below the laboratory's, as a unit has one."""
     place = lab.cgroup / name
     place.mkdir()
-    yield place
+    try:
+        yield place
+    finally:
+        _empty(lab, place)
+
+
+def _empty(lab: Lab, place: Path) -> None:  # noqa: F811
     (place / "cgroup.kill").write_text("1")
 
     def left() -> bool:
@@ -148,6 +170,3 @@ def test_the_unit_out_and_in(lab: Lab, net: Any, workshop: Workshop, options: tu
             }
             listener.kill()
             listener.wait()
-
-
-assert subprocess

@@ -23,6 +23,7 @@ _TITLES = {
     Area.BACKEND: "what can filter here",
     Area.STATE: "the policy in force",
     Area.BOOT: "the next boot",
+    Area.PROGRAMS: "rules for programs",
     Area.NEIGHBOURS: "who else filters here",
     Area.BYPASS: "what passes the rules",
     Area.OBSTACLE: "what stops what is allowed",

@@ -26,6 +26,7 @@ from pfw.model.prompt import (
     Gone,
     Lasting,
     NoSuchPromptError,
+    Prompt,
     PromptCommand,
     Publish,
     Scope,
@@ -79,7 +80,7 @@ class Api:
         for command in commands:
             match command:
                 case Publish(prompt=prompt) | Changed(prompt=prompt):
-                    self.server.publish("Prompts", told.PromptsResult(prompts=(views.prompt(prompt),), gone=()))
+                    self.server.publish("Prompts", told.PromptsResult(prompts=(self._prompt(prompt),), gone=()))
                 case Gone(prompt_id=number):
                     self.server.publish("Prompts", told.PromptsResult(prompts=(), gone=(number,)))
 
@@ -104,12 +105,15 @@ class Api:
             counts=service.status(),
         )
 
+    def _prompt(self, each: Prompt) -> told.Prompt:
+        return views.prompt(each, self._service.naming.of(each.subject.remote))
+
     def _prompts(self, _: Nothing, __: Peer) -> told.PromptsResult:
-        return told.PromptsResult(prompts=tuple(map(views.prompt, self._service.prompts.prompts)), gone=())
+        return told.PromptsResult(prompts=tuple(map(self._prompt, self._service.prompts.prompts)), gone=())
 
     def _watch_prompts(self, _: Nothing, __: Peer, subscription: Subscription) -> None:
         self._watchers.append(subscription)
-        found = iter(map(views.prompt, self._service.prompts.prompts))
+        found = iter(map(self._prompt, self._service.prompts.prompts))
         first = told.PromptsResult(prompts=tuple(islice(found, _PIECE)), gone=())
 
         def pieces() -> Iterator[told.PromptsResult]:
@@ -165,8 +169,13 @@ class Api:
             return told.WhyResult(program=program, reasons=(), says="no policy is in force: it may do anything")
         flow = Flow(direction=Direction.OUT, protocol=TCP, source=_NOWHERE, destination=_NOWHERE)
         found = views.reasons(force.policy.rules, force.described(flow, owner))
-        ends = ", ".join(f"{each} {_ends(force.policy.defaults[each])}" for each in (Direction.IN, Direction.OUT))
-        return told.WhyResult(program=program, reasons=tuple(found), says=f"what none of these rules decides: {ends}")
+        defaults = {each: force.policy.defaults[each] for each in (Direction.IN, Direction.OUT)}
+        ends = ", ".join(f"{each} {_ends(action)}" for each, action in defaults.items())
+        found += [
+            told.Reason(rule=f"default {each}", action=str(action), says=f"{action} {each}", matches="yes")
+            for each, action in defaults.items()
+        ]
+        return told.WhyResult(program=program, reasons=tuple(found), says=f"what no rule decides: {ends}")
 
     def _asked_about(self, asked: told.WhyParameters) -> tuple[told.Program | None, Found]:
         if asked.pid is not None:

@@ -18,10 +18,8 @@ from pfw.daemon.remembering import Remembering
 from pfw.drivers import clock
 from pfw.drivers.nfqueue import QueueReader
 from pfw.engine.prompts import Prompts
-from pfw.model.command import Judged
 from pfw.model.event import Source
 from pfw.model.flow import Direction, Flow, Moment, make_flow, split_key
-from pfw.model.program import Program
 from pfw.model.prompt import PromptCommand, Release, Remember, subject_of
 from pfw.model.verdict import Action, Verdict
 from pfw.wire.error import WireError
@@ -33,15 +31,16 @@ _DIRECTIONS = {1: Direction.IN, 3: Direction.OUT}
 """By the hook where a packet waits."""
 
 Perform = Callable[[list[PromptCommand]], None]
-Tell = Callable[[Judged, Program | None], None]
+Note = Callable[[str, str, float], None]
+"""Is told of the path of a program, what was decided about it here, and when."""
 
 
 class Asking:
-    """The queue's reader. `perform` is told what happens to prompts, `tell` what was decided here."""
+    """The queue's reader. `perform` is told what happens to prompts, `note` what was decided here."""
 
     def __init__(
         self, reader: QueueReader, attribution: Attribution, force: Force, prompts: Prompts, remembering: Remembering,
-        perform: Perform,
+        perform: Perform, note: Note,
     ) -> None:  # fmt: skip
         self._reader = reader
         self._attribution = attribution
@@ -49,6 +48,7 @@ class Asking:
         self.prompts = prompts
         self._remembering = remembering
         self._perform = perform
+        self._note = note
         self.counts = dict.fromkeys(("queued", "labelled", "decided", "asked", "unsure", "unreadable"), 0)
 
     def take(self) -> None:
@@ -100,6 +100,8 @@ class Asking:
         self._force.refresh()
         now = clock.now()
         verdict = self._verdict_on(flow, owner, now)
+        if flow.app:
+            self._note(flow.app, str(verdict.action), now)
         if verdict.action is Action.ASK:
             self._ask(packet, key, flow, owner, verdict, now)
             return

@@ -6,7 +6,9 @@ certain says so (`Certainty.GUESS`).
 
 from __future__ import annotations
 
+import os
 from collections import OrderedDict
+from contextlib import suppress
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -120,7 +122,8 @@ class Attribution:
         if known is not None:
             self._programs.move_to_end(key)
             return known
-        program = processes.program(owner.pid)
+        assert self._labels is not None
+        program = running(self._labels, owner.pid, owner.file)
         if program is None or abs(program.started - owner.started) > 1:
             return Program(
                 pid=owner.pid, started=owner.started, shown=owner.name, uid=owner.uid, gid=owner.gid, file=owner.file
@@ -130,6 +133,20 @@ class Attribution:
         if len(self._programs) > PROGRAMS_MAX:
             self._programs.popitem(last=False)
         return program
+
+
+def running(pinned: Labels, pid: int, file: File) -> Program | None:
+    """The program of a process that runs what the kernel calls `file`; None where it is another one by now. Who has
+    begun to connect may become a program that is allowed more before anybody looks."""
+    with suppress(OSError):
+        descriptor = os.open(f"/proc/{pid}/exe", os.O_PATH | os.O_CLOEXEC)
+        try:
+            if pinned.identify((descriptor,)).get(descriptor) == file:
+                found = os.fstat(descriptor)
+                return processes.program(pid, (found.st_dev, found.st_ino))
+        finally:
+            os.close(descriptor)
+    return None
 
 
 class OpenSockets:

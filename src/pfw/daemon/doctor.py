@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pfw.daemon import boot, checkup
+from pfw.daemon import boot, checkup, program_findings
 from pfw.daemon.backends import choose, in_force, named
 from pfw.daemon.state import State
 from pfw.drivers import foreign
@@ -44,6 +44,7 @@ def examine(state: State, load: Load, units: Path = boot.UNITS) -> list[Finding]
         (Area.BACKEND, "what can filter here", lambda: _backends(state)),
         (Area.STATE, "what is in force", lambda: checkup.state_findings(state, policy)),
         (Area.BOOT, "what comes with a boot", lambda: checkup.boot_findings(state, units)),
+        (Area.PROGRAMS, "rules for programs", lambda: program_findings.findings(policy)),
         (Area.NEIGHBOURS, "who else filters", lambda: _rules(ours)),
         (Area.KERNEL, "the kernel's settings", lambda: judge_settings(_settings(), ours)),
         (Area.BYPASS, "interfaces", _interfaces),

@@ -319,6 +319,7 @@ def down(state: State) -> list[str]:
         for kind in panic.where():
             panic.stop(kind)
         state.set_current(None)
+        programs.take_labels_away()
         boot.remove_files(state)
         boot.drop_prepared(state)
         return removed

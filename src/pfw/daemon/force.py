@@ -17,10 +17,11 @@ from pfw.daemon.programs import LabelBook, Programs, foreign_marks, real_path, r
 from pfw.daemon.state import CURRENT, Applied, State
 from pfw.drivers import netfilter
 from pfw.drivers.labels import Labels
+from pfw.enforce import nft_answers
 from pfw.enforce.conditions import CannotError, Classes, ProgramClass
 from pfw.enforce.nft_table import TABLE
 from pfw.enforce.plan import find_classes
-from pfw.enforce.programs import MASK, spread
+from pfw.enforce.programs import MASK, gather, spread
 from pfw.engine.limits import Buckets
 from pfw.model.flow import Flow, Moment
 from pfw.model.policy import Policy, PolicyError
@@ -28,6 +29,7 @@ from pfw.model.program import Certainty, Program
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.decide import Decider
 from pfw.policy.load import load
+from pfw.wire.error import WireError
 
 
 class Force:
@@ -38,6 +40,7 @@ class Force:
     ) -> None:
         self._state = state
         self._changed = changed
+        self._current = str(state.files.path / CURRENT)
         self._stamp: object = ()
         self.mask = mask
         self.programs: Programs | None = None
@@ -53,6 +56,7 @@ class Force:
         self._decider: Decider | None = None
         self._buckets: dict[int, Buckets] = {}
         self._paths: dict[str, str] = {}
+        self._recalled = False
 
     @property
     def is_asking(self) -> bool:
@@ -71,7 +75,7 @@ class Force:
 
     def _current_stamp(self) -> object:
         with suppress(OSError):
-            found = os.stat(self._state.files.path / CURRENT)
+            found = os.stat(self._current)
             return found.st_mtime_ns, found.st_ino
         return None
 
@@ -91,6 +95,7 @@ class Force:
             book = self.book()
             self.classes = find_classes(self.policy, machine.surroundings(book.labelling()))
             book.keep()
+            self._recall_own(book)
         except (PolicyError, CannotError) as error:
             self.trouble = str(error)
             return
@@ -137,10 +142,17 @@ class Force:
         found = self.class_of(owner)
         if found is None:
             return None
-        if self.programs is not None and owner.file is not None and owner.program is not None:
-            # From now on the kernel knows it by itself.
-            self.programs.add_process(owner.program.pid, owner.program.path, owner.file)
-        return self.own.get(self.own_key(self.path_of(owner) or "", found.bits), found.mark)
+        programs = self.programs
+        if programs is not None and owner.file is not None and owner.program is not None:
+            # From now on the kernel knows it by itself. To ask how it calls a file takes longer than all else here.
+            if owner.file not in programs.known:
+                programs.add_process(owner.program.pid, owner.program.path, owner.file)
+        own = self.own.get(self.own_key(self.path_of(owner) or "", found.bits))
+        if own is None:
+            return found.mark
+        if programs is not None and owner.file in programs.known and owner.file not in programs.own and not found.bits:
+            programs.put_own(owner.file, own)  # another file at the same path, or another daemon gave the answer
+        return own
 
     def described(self, flow: Flow, owner: Found) -> Flow:
         """A connection with what is known of its owner; nothing where that is not certain."""
@@ -188,6 +200,16 @@ class Force:
                 self.programs.put_own(owner.file, self.own[key])
         return self.own[key]
 
+    def _recall_own(self, book: LabelBook) -> None:
+        """The labels of single programs of which answers in the kernel speak: a daemon before this one gave them."""
+        if self._recalled or self.classes is None:
+            return
+        self._recalled = True
+        for mark in _answered_marks():
+            key = book.keys().get(gather(mark, self.mask), "")
+            if key.startswith("/"):
+                self.own.setdefault(key, mark)
+
     def _place(self, mark: int, found: ProgramClass) -> None:
         """Let the ruleset treat a label as that of a class."""
         assert self.classes is not None
@@ -211,3 +233,12 @@ class Force:
                 continue
             with suppress(OSError):
                 self._place(mark, found)
+
+
+def _answered_marks() -> set[int]:
+    """The labels of which answers in the kernel speak."""
+    with suppress(OSError, WireError):
+        there = netfilter.read_set_names(TABLE) & nft_answers.SETS
+        keys = [each.key for name in there for each in netfilter.read_elements(TABLE, name)]
+        return {int.from_bytes(key[:4], sys.byteorder) for key in keys}
+    return set()

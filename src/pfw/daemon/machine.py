@@ -49,7 +49,8 @@ class Session(Struct, frozen=True):
 
 def surroundings(labelling: Labelling | None = None) -> Surroundings:
     """What this machine adds to a policy."""
-    return Surroundings(Owners(_uid, _group, procfs.unit_path), Clock(clock.now(), clock.utc_offset_s), labelling)
+    owners = Owners(_uid, _group, procfs.unit_path, procfs.unit_mount())
+    return Surroundings(owners, Clock(clock.now(), clock.utc_offset_s), labelling)
 
 
 def own_sessions() -> list[Session]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
+import resource
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -18,7 +19,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw.daemon.state import State
-from pfw.drivers import labels, netlink, store
+from pfw.drivers import bpffs, labels, netlink, store
 from pfw.drivers.labels import Labels
 from pfw.enforce.conditions import Classes, ProgramClass
 from pfw.enforce.programs import Labelling, gather
@@ -30,6 +31,8 @@ from pfw.wire.error import WireError
 BOOK = "labels.json"
 RUNNING = "daemon.json"
 BPFFS = Path("/sys/fs/bpf")
+FILES_MAX = 16384
+"""So many files are kept open, and never more than half of what this process may."""
 _HASH_BYTES = 1 << 20
 
 
@@ -69,6 +72,10 @@ class LabelBook:
             found = self._book.numbers.pop(next(iter(self._book.numbers)))
         self._book.numbers[key] = found
         return found
+
+    def keys(self) -> dict[int, str]:
+        """The key of each number."""
+        return {number: key for key, number in self._book.numbers.items()}
 
     def keep(self) -> None:
         """Write it down. Raises OSError."""
@@ -230,7 +237,7 @@ class Programs:
 
     def _add(self, opened: Mapping[int, str], only: File | None = None) -> dict[File, str]:
         found: dict[File, str] = {}
-        files = self._identify(list(opened))
+        files = self._labels.identify(opened)
         for descriptor, path in opened.items():
             file = files.get(descriptor)
             if file is None or file in self.known or (only is not None and file != only):
@@ -239,19 +246,22 @@ class Programs:
                     found[file] = path
                 continue
             sha256 = content_sha256(descriptor) if path in self.classes.hashed else None
+            self._make_room()
             self.known[file] = Known(path, sha256, descriptor, _changed(os.fstat(descriptor)))
             found[file] = path
-        self._labels.put_programs({file: self.class_of(file).mark for file in found})
+        self._labels.put_programs({file: self.own.get(file, self.class_of(file).mark) for file in found})
         return found
 
-    def _identify(self, descriptors: list[int]) -> dict[int, File]:
-        """Another of ours may ask at the same time, and be told in our stead."""
-        found: dict[int, File] = {}
-        for _ in range(5):
-            found = self._labels.identify(descriptors)
-            if len(found) == len(set(descriptors)):
-                break
-        return found
+    def _make_room(self) -> None:
+        """Let go of the file that was labelled first, and that neither the policy names nor an answer is about."""
+        if len(self.known) < min(FILES_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
+            return
+        for file, known in self.known.items():
+            if file not in self.own and not self.class_of(file).is_one:
+                self._labels.remove_programs([file])
+                del self.known[file]
+                os.close(known.descriptor)
+                return
 
     def _put_users(self) -> None:
         users: dict[int, int] = {}
@@ -275,6 +285,17 @@ def _leads_to(path: str, file: os.stat_result) -> bool:
 
 def _changed(file: os.stat_result) -> tuple[int, int]:
     return file.st_ctime_ns, file.st_size
+
+
+def take_labels_away() -> None:
+    """No socket is labelled any more, unless somebody runs who needs it."""
+    if running() is not None:
+        return
+    with suppress(OSError):
+        place = bpffs.found(store.run_folder())
+        if place is not None:
+            labels.detach(place)
+            bpffs.let_go(store.run_folder())
 
 
 def prepare(classes: Classes | None) -> None:

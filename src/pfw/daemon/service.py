@@ -10,9 +10,11 @@ import errno
 import fcntl
 import grp
 import os
+import resource
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -20,15 +22,16 @@ from msgspec import Struct
 
 from pfw.daemon.api import Api
 from pfw.daemon.asking import Asking
-from pfw.daemon.attribution import Attribution
+from pfw.daemon.attribution import Attribution, Found, running
 from pfw.daemon.force import Force
 from pfw.daemon.lasting import add_rule
 from pfw.daemon.loop import Loop
-from pfw.daemon.programs import RUNNING, Running, foreign_marks
+from pfw.daemon.naming import Naming
+from pfw.daemon.programs import FILES_MAX, RUNNING, Running, foreign_marks
 from pfw.daemon.remembering import Remembering
 from pfw.daemon.state import State
 from pfw.daemon.views import Census, Connections
-from pfw.drivers import bpffs, clock, handles, labels, netfilter, processes, store
+from pfw.drivers import bpffs, clock, handles, labels, netfilter, store
 from pfw.drivers.labels import Labels
 from pfw.drivers.nfqueue import QueueReader
 from pfw.drivers.programs import RefusedError
@@ -36,7 +39,7 @@ from pfw.enforce.nft_answers import ASK
 from pfw.enforce.nft_table import TABLE
 from pfw.enforce.programs import MASK
 from pfw.engine.prompts import Prompts
-from pfw.model.program import Program
+from pfw.model.program import Certainty, File, Program
 from pfw.model.prompt import Answer, Prompt
 from pfw.model.verdict import Action
 
@@ -65,20 +68,23 @@ class Service:
         self.started = clock.now()
         self.folder = store.run_folder()
         self._lock = _take_lock(self.folder)
+        _allow_files(2 * FILES_MAX)
         self.why_no_labels = ""
         self.labels = self._attach(options)
         self.loop = Loop(self._failed)
         self.force = Force(state, self.labels, options.mask, self._changed)
         self.attribution = Attribution(self.labels)
+        self.connections = Connections(self.force, self.attribution)
+        self.census = Census(self.force, self.connections)
         self.reader = _reader()
+        self.naming = Naming(tell)
         self.prompts = Prompts(60.0, Action.BLOCK, False)
         self.remembering = Remembering(self.force, self._always, self.loop.watch, self.loop.unregister)
         self.api = Api(self, self.folder / SOCKET, _group())
         self.asking = Asking(
-            self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform
+            self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform,
+            self.census.note,
         )  # fmt: skip
-        self.connections = Connections(self.force, self.attribution)
-        self.census = Census(self.force, self.connections)
         self.queued_by = ""
         self._trouble = ""
         self._say_running(options)
@@ -90,6 +96,7 @@ class Service:
         loop = self.loop
         loop.stop_on((signal.SIGTERM, signal.SIGINT))
         loop.watch(self.reader.fileno(), self.asking.take)
+        self.naming.watch(loop.watch)
         if self.labels is not None:
             loop.watch(self.labels.listen(), self._misses)
         loop.every(_CHECK_S, self.check)
@@ -103,6 +110,7 @@ class Service:
         _notify("STOPPING=1")
         self.api.close()
         self.reader.close()
+        self.naming.close()
         self.attribution.close()
         if self.labels is not None:
             self.labels.close()
@@ -120,6 +128,7 @@ class Service:
         """What was counted since the daemon began."""
         counts = {**self.asking.counts, **{f"prompts_{name}": each for name, each in self.prompts.counts.items()}}
         counts |= {"verdicts_refused": self.reader.refused, "packets_lost": self.reader.lost}
+        counts |= self.naming.counts
         with suppress(OSError):
             dropped = self.reader.dropped()
             counts |= {"dropped_queue_full": dropped.queue_full, "dropped_buffer_full": dropped.buffer_full}
@@ -192,10 +201,16 @@ class Service:
             programs = self.force.programs
             if programs is None or not self.force.is_asking:
                 continue
-            program = processes.program(miss.pid)
+            program = running(self.labels, miss.pid, miss.file)
             if program is not None and programs.add_process(miss.pid, program.path, miss.file):
+                self.census.see(program.path, clock.now())
                 wanted = programs.class_of(miss.file, program.uid, program.gid).mark
-                handles.mark_process(miss.pid, wanted, self.force.mask)
+                handles.mark_process(miss.pid, wanted, self.force.mask, partial(self._is_noted, miss.file))
+
+    def _is_noted(self, file: File, cookie: int) -> bool:
+        """Whether this program was the last to use a socket; one that it only holds may be another's."""
+        owner = self.labels.owner(cookie) if self.labels is not None else None
+        return owner is not None and owner.file == file
 
     def _label_open_sockets(self) -> None:
         """Sockets that were open before the policy or the labels were."""
@@ -204,9 +219,20 @@ class Service:
         def choose(program: Program) -> int | None:
             return force.mark_of_process(program)
 
-        marked = handles.mark_sockets(choose, force.mask)
+        marked = handles.mark_sockets(choose, force.mask, self._noted_mark)
         if marked.failed:
             self.tell(f"{marked.failed} open sockets could not be labelled; their programs are looked up")
+
+    def _noted_mark(self, cookie: int) -> int | None:
+        """The label of whoever used a socket last, whoever holds it now; none of a file that is not known, so that it is
+        asked. None where the kernel noted nobody."""
+        owner = self.labels.owner(cookie) if self.labels is not None else None
+        if owner is None:
+            return None
+        if self.force.programs is None or owner.file not in self.force.programs.known:
+            return 0
+        found = Found(certainty=Certainty.LABEL, file=owner.file, uid=owner.uid, gid=owner.gid)
+        return self.force.label(found)
 
     def _look_at_programs(self) -> None:
         """Paths that lead elsewhere by now, and files that hold something else."""
@@ -252,6 +278,14 @@ def _take_lock(folder: Path) -> int:
         os.close(descriptor)
         raise RefusedError("pfw daemon runs already") from None
     return descriptor
+
+
+def _allow_files(wanted: int) -> None:
+    """Programs that are labelled are kept open; what a process may open is 1,024 files unless it asks for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _group() -> int | None:

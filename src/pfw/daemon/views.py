@@ -45,7 +45,8 @@ def program(found: Program | None) -> told.Program | None:
     return None if found is None else told.Program.of(found)
 
 
-def prompt(each: Prompt) -> told.Prompt:
+def prompt(each: Prompt, host: str | None = None) -> told.Prompt:
+    """`host` is the name of the other end, where one is known."""
     subject = each.subject
     return told.Prompt(
         id=each.id,
@@ -56,6 +57,7 @@ def prompt(each: Prompt) -> told.Prompt:
         remote=format_address(subject.remote),
         port=subject.port,
         service=service(subject.port),
+        host=host,
         program=program(each.program),
         certainty=str(each.certainty),
         rule=each.rule,
@@ -152,6 +154,11 @@ class Census:
         self._seen[path] = seen
         if len(self._seen) > APPS_MAX:
             self._seen.pop(next(iter(self._seen)))
+
+    def see(self, path: str | None, now: float) -> None:
+        """A program was seen to make a socket."""
+        if path:
+            self._seen.setdefault(path, _Seen()).last = now
 
     def apps(self) -> Iterator[told.App]:
         force = self._force

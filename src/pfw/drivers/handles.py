@@ -25,7 +25,7 @@ SOCKETS_MAX = 1 << 18
 
 _PIDFD_OPEN, _PIDFD_GETFD = 434, 438
 """The same on x86-64 and arm64."""
-_SO_MARK, _SO_NETNS_COOKIE = 36, 71
+_SO_MARK, _SO_COOKIE, _SO_NETNS_COOKIE = 36, 57, 71
 _MARK_BITS = 0xFFFFFFFF
 _DOMAINS = frozenset({socket.AF_INET, socket.AF_INET6})
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.EBADF, errno.ENOTDIR})
@@ -33,6 +33,7 @@ _syscall = ctypes.CDLL(None, use_errno=True).syscall
 _syscall.restype = ctypes.c_long
 
 Choose = Callable[[Program], int | None]
+Noted = Callable[[int], int | None]
 Place = tuple[int, int]
 """A process and a descriptor of its."""
 
@@ -54,11 +55,12 @@ def open_remote(pid: int, fd: int) -> int:
         os.close(process)
 
 
-def mark_sockets(choose: Choose, mask: int) -> Marked:
+def mark_sockets(choose: Choose, mask: int, noted: Noted = lambda cookie: None) -> Marked:
     """Set the bits of `mask` in the marks of all IPv4 and IPv6 sockets of this network namespace that processes hold.
 
     `choose` says for a program which bits; None leaves its sockets as they are. A socket that programs hold for whom
-    it says different things gets none of the bits: it is nobody's. Sockets of other kinds and of other network
+    it says different things gets none of the bits: it is nobody's. What `noted` says for a socket's cookie goes before
+    that, None being nothing. Sockets of other kinds and of other network
     namespaces are no failures. Those above SOCKETS_MAX are, and stay as they are. Raises OSError where not even sockets
     of ours can be marked.
     """
@@ -71,7 +73,7 @@ def mark_sockets(choose: Choose, mask: int) -> Marked:
         if bits is None:
             continue
         try:
-            done = _mark(pid, fd, inode, namespace, bits & mask, mask)
+            done = _mark(pid, fd, inode, namespace, bits & mask, mask, noted=noted)
         except OSError as error:
             failed += error.errno not in _GONE
         else:
@@ -80,14 +82,14 @@ def mark_sockets(choose: Choose, mask: int) -> Marked:
     return Marked(changed, unchanged, failed)
 
 
-def mark_process(pid: int, bits: int, mask: int) -> int:
-    """Set the bits of `mask` in the marks of those sockets of a process that have none of them; of how many. What
-    cannot be told or set stays as it is."""
+def mark_process(pid: int, bits: int, mask: int, is_own: Callable[[int], bool]) -> int:
+    """Set the bits of `mask` in the marks of those sockets of a process that have none of them, and of whose cookies
+    `is_own` is true; of how many. What cannot be told or set stays as it is."""
     changed = 0
     with suppress(OSError):
         for inode, fd in _sockets(pid):
             with suppress(OSError):
-                changed += _mark(pid, fd, inode, None, bits & mask, mask, only_unmarked=True) is True
+                changed += _mark(pid, fd, inode, None, bits & mask, mask, is_own) is True
     return changed
 
 
@@ -132,9 +134,11 @@ def _sockets(pid: int) -> Iterator[tuple[int, int]]:
 
 
 def _mark(
-    pid: int, fd: int, inode: int, namespace: int | None, bits: int, mask: int, *, only_unmarked: bool = False
-) -> bool | None:
-    """Whether the mark of a socket was changed; None for a socket that is not our business. Raises OSError."""
+    pid: int, fd: int, inode: int, namespace: int | None, bits: int, mask: int,
+    unmarked: Callable[[int], bool] | None = None, noted: Noted = lambda cookie: None,
+) -> bool | None:  # fmt: skip
+    """Whether the mark of a socket was changed; None for a socket that is not our business. With `unmarked`, only of
+    one that has none of the bits, and of whose cookie that is true. Raises OSError."""
     descriptor = open_remote(pid, fd)
     try:
         if os.fstat(descriptor).st_ino != inode:
@@ -150,9 +154,10 @@ def _mark(
         ):  # fmt: skip
             return None
         old = held.getsockopt(socket.SOL_SOCKET, _SO_MARK) & _MARK_BITS
-        if only_unmarked and old & mask:
+        if unmarked is not None and (old & mask or not unmarked(_cookie(held))):
             return False
-        new = old & ~mask & _MARK_BITS | bits
+        known = noted(_cookie(held))
+        new = old & ~mask & _MARK_BITS | (bits if known is None else known & mask)
         if new != old:
             held.setsockopt(socket.SOL_SOCKET, _SO_MARK, struct.pack("=I", new))
         return new != old
@@ -161,6 +166,10 @@ def _mark(
 def _namespace(sock: socket.socket) -> int:
     """The number of a socket's network namespace, never used again. Raises OSError before Linux 5.14."""
     return int(struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0])
+
+
+def _cookie(sock: socket.socket) -> int:
+    return int(struct.unpack("=Q", sock.getsockopt(socket.SOL_SOCKET, _SO_COOKIE, 8))[0])
 
 
 def _call(number: int, *words: int) -> int:

@@ -53,8 +53,9 @@ class _Status(Struct, frozen=True):
     groups: tuple[int, ...]
 
 
-def program(pid: int) -> Program | None:
-    """The program that a process runs; None for one that is not there (any more). A thread's is its process'."""
+def program(pid: int, image: Identity | None = None) -> Program | None:
+    """The program that a process runs; None for one that is not there (any more), or runs another file than `image`,
+    where that is given. A thread's is its process'."""
     for attempt in range(_ATTEMPTS):
         try:
             folder = os.open(f"/proc/{pid}", _FOLDER)
@@ -66,7 +67,7 @@ def program(pid: int) -> Program | None:
                 pid = status.group
                 continue
             before = identity_of(folder)
-            found = _read(folder, pid, status)
+            found = _read(folder, pid, status, image)
             # A process that has begun another program meanwhile would be half of this one and half of that.
             if identity_of(folder) == before or attempt == _ATTEMPTS - 1:
                 return None if status.state in "ZX" else found
@@ -121,10 +122,12 @@ def identity_of(folder: int) -> Identity | None:
     return found.st_dev, found.st_ino
 
 
-def _read(folder: int, pid: int, status: _Status) -> Program:
+def _read(folder: int, pid: int, status: _Status, wanted: Identity | None) -> Program:
     # The folder belongs to this process alone: once it has ended, reading in it fails, whoever has its number then.
     begun, parent = _started_and_parent(folder)
     image = _image(folder)
+    if wanted is not None and image.identity != wanted:
+        raise ValueError("it has begun another program")
     arguments = _arguments(folder)
     return Program(
         pid=pid,

@@ -107,6 +107,13 @@ def unit_path(name: str) -> str | None:
     return None
 
 
+def unit_mount() -> str:
+    """The way from /sys/fs/cgroup to the root of cgroup v2; empty where they are the same, or there is none."""
+    root = _cgroup_root()
+    way = "." if root is None else os.path.relpath(root, "/sys/fs/cgroup")
+    return "" if way == "." else f"{way}/"
+
+
 def _cgroup_root() -> Path | None:
     with suppress(OSError):
         for line in (_PROC / "self/mounts").read_text(errors="replace").splitlines():

@@ -108,10 +108,14 @@ class OfGroup(Struct, frozen=True):
 
 
 class OfUnit(Struct, frozen=True):
-    """Of a socket in this control group, a path below the root of cgroup v2 and how deep that is."""
+    """Of a socket in this control group, a path below the root of cgroup v2 and how deep that is.
+
+    `mount` is the way from /sys/fs/cgroup to that root, empty or with a slash at its end.
+    """
 
     path: str
     level: int
+    mount: str = ""
 
 
 class OfProgram(Struct, frozen=True):

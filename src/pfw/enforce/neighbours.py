@@ -35,6 +35,7 @@ class Area(StrEnum):
     BACKEND = "backend"
     STATE = "state"
     BOOT = "boot"
+    PROGRAMS = "programs"
     NEIGHBOURS = "neighbours"
     BYPASS = "bypass"
     OBSTACLE = "obstacle"

@@ -47,7 +47,7 @@ def set_names(plan: Plan) -> frozenset[str]:
     """The sets of answers."""
     if plan.programs is None:
         return frozenset()
-    return frozenset(name for place in _PLACES for allow in (True, False) for name, _, _ in _sets(place, allow))
+    return SETS
 
 
 def sets() -> list[str]:
@@ -112,6 +112,10 @@ def _sets(place: Place, allow: bool) -> list[tuple[str, str, tuple[str, ...]]]:
         ]
     found.append((f"{front}{_PORT}", "mark . inet_proto . inet_service", ("meta l4proto", "th dport")))
     return [*found, (f"{front}{_ANY}", "mark", ())]
+
+
+SETS = frozenset(name for place in _PLACES for allow in (True, False) for name, _, _ in _sets(place, allow))
+"""The names of all sets of answers."""
 
 
 def answer_key(

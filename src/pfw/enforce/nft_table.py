@@ -21,6 +21,10 @@ LONG_SET = 512
 LOG_GROUP, QUIET_GROUP = 7846, 7847
 """NFLOG groups: of what is told (blocked, or asked to be logged), and of what is allowed without a word, which
 only somebody who wants to see everything reads."""
+NAMES_GROUP, NAMES_BYTES = 7848, 600
+"""The group of answers of DNS, which the daemon reads: their first part, where the addresses are."""
+NAMES_RATE, NAMES_BURST = 200, 500
+"""Answers a second that are told of, and how many at once: so much a server can make the daemon read."""
 LOG_BYTES = 192
 LOG_RATE, LOG_BURST = 10, 50
 """Packets a second that a rule tells of, and how many at once. The rest is counted, not told."""

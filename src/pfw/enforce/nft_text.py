@@ -79,10 +79,11 @@ def _owner_or_time(condition: Condition, named: NamedSet) -> str:
             return f"meta skuid {one_of([str(uid) for uid in uids], 'type uid', named)}"
         case c.OfGroup(gids=gids):
             return f"meta skgid {one_of([str(gid) for gid in gids], 'type gid', named)}"
-        case c.OfUnit(path=path, level=level):
+        case c.OfUnit(path=path, level=level, mount=mount):
             if '"' in path or "\n" in path:
                 raise c.CannotError(f"a control group with such a name cannot be written in nft: {path!r}")
-            return f'socket cgroupv2 level {level} "{path}"'
+            # nft looks below /sys/fs/cgroup, where beside cgroup v1 the root of v2 is a folder deeper; the level is the kernel's.
+            return f'socket cgroupv2 level {level} "{mount}{path}"'
         case c.BeforeTime(time=time):
             return f"meta time < {time}"
         case c.InSchedule():

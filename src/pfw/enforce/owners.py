@@ -29,6 +29,8 @@ class Owners(Struct, frozen=True):
     group: Callable[[str], Group | None]
     unit: Callable[[str], str | None]
     """The path of a unit's control group below the root of cgroup v2, where it exists."""
+    unit_mount: str = ""
+    """The way from /sys/fs/cgroup to that root, empty or with a slash at its end."""
 
 
 def owner_conditions(rule: Rule, place: Place, index: int | None, owners: Owners) -> Iterator[tuple[Condition, ...]]:
@@ -81,4 +83,4 @@ def _units(rule: Rule, index: int | None, owners: Owners) -> Iterator[tuple[Cond
             raise CannotError(
                 f'"{name}" has no control group now; start it first, then apply the policy', index, "unit"
             )
-        yield (OfUnit(path, path.count("/") + 1),)
+        yield (OfUnit(path, path.count("/") + 1, owners.unit_mount),)

@@ -25,6 +25,10 @@ from pfw.enforce.nft_table import (
     LOG_GROUP,
     LOG_RATE,
     LONG_SET,
+    NAMES_BURST,
+    NAMES_BYTES,
+    NAMES_GROUP,
+    NAMES_RATE,
     QUIET_GROUP,
     Names,
     Ruleset,
@@ -116,6 +120,8 @@ class _Renderer:
         planned = self._plan.chains[place]
         self._place_now = place
         lines = self._open(place)
+        if place is Place.IN and self._plan.programs is not None:
+            lines.append(_TELL_NAMES)
         for step in planned.connections:
             lines.extend(self._rule(step))
         if place is Place.FORWARD:
@@ -317,6 +323,17 @@ class _Renderer:
 
 _HAS_PROGRAM = {Place.OUT: "meta skuid != 4294967295", Place.IN: "socket mark & 0x00000000 == 0x00000000"}
 """Never false, but for want of a socket, or of a program that holds it."""
+
+_TELL_NAMES = (
+    "meta l4proto udp th sport 53 ct state established ct direction reply "
+    f"limit rate {NAMES_RATE}/second burst {NAMES_BURST} packets "
+    f"log group {NAMES_GROUP} snaplen {NAMES_BYTES} queue-threshold 1"
+)
+"""Tells of answers of DNS, before the loopback interface is let through: many a resolver is there. It is no verdict.
+
+Only what answers something that was asked from here: in a connection that somebody else began, packets from port 53
+are "established" as well, and could say what they like. A forged answer has to hit the port and the moment; the
+question's number is not checked. Told of at once, and not when there are more: the program connects in no time."""
 
 _ANSWERED_BY_PORT = ("17", "33", "132", "136")
 _REFUSALS = (

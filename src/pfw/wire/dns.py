@@ -11,8 +11,7 @@ import re
 from struct import Struct as Layout
 from typing import Final
 
-from msgspec import Struct
-
+from pfw.model.name import Address, Answer
 from pfw.model.packet import UDP
 from pfw.wire.draft import Draft
 from pfw.wire.error import WireError
@@ -32,6 +31,11 @@ SHOWN_MAX = 253
 _HEADER = Layout(">xxHHHxxxx")
 _QUESTION = Layout(">HH")
 _RECORD = Layout(">HHIH")
+_RECORD_BEHIND = Layout(">HHHIH")
+"""With the last two bytes of the owner's name: all of it, where it is a pointer."""
+_POINTER = b"\xc0"
+_POINTER_END = 1 << 14
+"""No pointer leads so far."""
 _HEADER_BYTES, _UDP_BYTES = 12, 8
 _ANSWER_BITS, _IS_ANSWER = 0xF80F, 0x8000
 """Of the flags: an answer, to an ordinary question, without an error."""
@@ -42,21 +46,6 @@ _TO_THE_NAME = 0xC000 | _HEADER_BYTES
 _TTL_MAX_S = 0x7FFFFFFF
 """Anything above counts as 0 (RFC 2181, 8)."""
 _PLAIN: Final = re.compile(rb"[a-z0-9_-]*(?:\.[a-z0-9_-]*)*").fullmatch
-
-
-class Address(Struct, frozen=True, gc=False):
-    """An address that the name has, packed, and for how long that holds: the shortest time on the way to it."""
-
-    packed: bytes
-    ttl_s: int
-
-
-class Answer(Struct, frozen=True):
-    """The name that was asked about, as it can be shown, the type that was asked for, and the addresses found."""
-
-    name: str
-    type: int
-    addresses: tuple[Address, ...]
 
 
 def read_packet(packet: bytes) -> Answer | None:
@@ -96,18 +85,17 @@ def _read_records(payload: bytes, at: int, count: int, asked: bytes) -> tuple[_F
     """The addresses as (owner, address, TTL), and by its owner what each name stands for."""
     found: _Found = []
     aliases: _Aliases = {}
+    known = {_TO_THE_NAME: asked}
     end = len(payload)
     for _ in range(count):
-        if at + 2 <= end and payload[at] << 8 | payload[at + 1] == _TO_THE_NAME:
-            owner, at = asked, at + 2
-        elif (past := _past_name(payload, at)) is not None:
-            (owner, _), at = _read_name(payload, at), past
-        else:
-            break
-        content = at + _RECORD.size
+        past = at + 2 if payload[at : at + 1] >= _POINTER else _past_name(payload, at)
+        content = past + _RECORD.size
         if content > end:
             break
-        kind, class_, ttl_s, size = _RECORD.unpack_from(payload, at)
+        pointer, kind, class_, ttl_s, size = _RECORD_BEHIND.unpack_from(payload, past - 2)
+        owner = known.get(pointer) if past == at + 2 else None
+        if owner is None:
+            owner, _ = _read_name(payload, at)
         at = content + size
         if at > end:
             break
@@ -119,6 +107,8 @@ def _read_records(payload: bytes, at: int, count: int, asked: bytes) -> tuple[_F
             if past_target != at:
                 raise WireError("a DNS record whose name does not fill it")
             aliases.setdefault(owner, (target, ttl_s))
+            if content < _POINTER_END:
+                known[0xC000 | content] = target
         elif kind in _ADDRESS_BYTES:
             if size != _ADDRESS_BYTES[kind]:
                 raise WireError(f"a DNS record of type {kind} with {size} bytes")
@@ -138,17 +128,17 @@ def _reached(asked: bytes, found: _Found, aliases: _Aliases) -> list[Address]:
     return [Address(address, min(own, ways[owner])) for owner, address, own in found if owner in ways]
 
 
-def _past_name(payload: bytes, at: int) -> int | None:
-    """Where what follows a name begins, whatever it points to; None where it is cut off."""
+def _past_name(payload: bytes, at: int) -> int:
+    """Where what follows a name begins, whatever it points to; the end of the payload where it is cut off."""
     end = len(payload)
     while at < end:
         length = payload[at]
         if length == 0:
             return at + 1
         if length >= 0xC0:
-            return at + 2 if at + 2 <= end else None
+            return at + 2
         at += 1 + length
-    return None
+    return end
 
 
 def _read_name(payload: bytes, at: int) -> tuple[bytes, int]:
