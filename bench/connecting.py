@@ -1,7 +1,7 @@
 """New connections of programs that a firewall knows and lets out: how many a second, and how long each has to wait.
 
-A client makes one connection after the other, from a namespace and a control group of its own for each firewall; they take
-turns, slice after slice, so that what else goes on meets them all alike.
+A client makes one connection after the other, from a namespace and a control group of its own for each firewall; they
+take turns, slice after slice, so that what else goes on meets them all alike.
 """
 
 from __future__ import annotations
@@ -121,11 +121,11 @@ def measure(setting: Setting) -> list[Section]:
 
 
 _NOTES = (
-    "a client connects, over a veth pair, to somebody who accepts and closes, and resets; the time is that of connect(), "
-    "in which all of the handshake happens",
-    '"each looked up" and OpenSnitch: every new connection waits for the daemon, which looks for the socket\'s program. '
-    "With labels the kernel decides alone; with rules for scripts the daemon does. That connections went the way they "
-    "should is checked by the counters of each",
+    "a client connects, over a veth pair, to somebody who accepts and closes, and resets; the time is that of "
+    "connect(), in which all of the handshake happens",
+    '"each looked up" and OpenSnitch: every new connection waits for the daemon, which looks for the program of its '
+    "socket. With labels the kernel decides alone; with rules for scripts the daemon does. That connections went the "
+    "way that they should is checked by the counters of each",
     "OpenSnitch has the one rule that allows everything, and looks programs up in /proc (its eBPF needs kprobes); the "
     "rules of pfw are for different programs that are there, of which the client is the last; whatever has no rule is "
     "blocked",
@@ -186,6 +186,8 @@ class _Maker:
         pair, group = self._place()
         daemon = self._pairs.enter_context(closing(PfwDaemon(self._setting, pair, group)))
         daemon.up(text, *options)
+        if not options:
+            daemon.need_labels()
 
         def check(connections: int) -> None:
             counts = daemon.counts()

@@ -1,7 +1,7 @@
-"""Firewalls that tell programs apart, in the near end of a pair, with their daemons; and the programs that they tell apart.
+"""Firewalls that tell programs apart, in the near end of a pair, with their daemons; and the programs themselves.
 
-What is measured runs in control groups of its own. OpenSnitch reads /etc/opensnitchd: its daemon sees a folder of ours in
-that place, in mounts of its own.
+What is measured runs in control groups of its own. OpenSnitch reads /etc/opensnitchd: its daemon sees a folder of ours
+in that place, in mounts of its own.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from firewalls import fresh
 from pair import FAR, Pair
@@ -39,7 +40,9 @@ def policy(rules: Sequence[Rule], out: str = "block") -> str:
 
 def app_rules(paths: Sequence[str]) -> list[Rule]:
     """A rule for each program, which may go out."""
-    return [{"name": f"program {at}", "action": "allow", "direction": "out", "app": path} for at, path in enumerate(paths)]
+    return [
+        {"name": f"program {at}", "action": "allow", "direction": "out", "app": path} for at, path in enumerate(paths)
+    ]
 
 
 def opensnitch_settings() -> dict[str, object]:
@@ -166,17 +169,20 @@ class PfwDaemon:
                 with suppress(TimeoutError):
                     if ready.recv(4096) == b"READY=1":
                         return time.perf_counter() - began
-        raise BenchError(f"pfw daemon does not become ready: {self.said()}")
-
-    def said(self) -> str:
-        self.end()
-        return self._last
+        raise BenchError(f"pfw daemon does not become ready: {self.end()}")
 
     def counts(self) -> dict[str, int]:
         """What it has counted, by its interface."""
-        return dict(self.call("Status")["counts"])  # type: ignore[call-overload]
+        found: dict[str, int] = self.call("Status")["counts"]
+        return found
 
-    def call(self, method: str) -> dict[str, object]:
+    def need_labels(self) -> None:
+        """Raises BenchError where it has none: what is measured then is something else."""
+        says = self.call("Status")["labels"]
+        if says.startswith("no"):
+            raise BenchError(f"labels: {says}")
+
+    def call(self, method: str) -> dict[str, Any]:
         """Ask it something by its interface (varlink: JSON, ended by a zero byte)."""
         with self.connected(method) as asked:
             data = b""
@@ -185,7 +191,7 @@ class PfwDaemon:
                 if not more:
                     raise BenchError(f"pfw daemon does not answer {method}")
                 data += more
-        found: dict[str, object] = json.loads(data[:-1])["parameters"]
+        found: dict[str, Any] = json.loads(data[:-1])["parameters"]
         return found
 
     def connected(self, method: str, *, more: bool = False) -> socket.socket:
@@ -197,14 +203,14 @@ class PfwDaemon:
         made.sendall(json.dumps(question | ({"more": True} if more else {})).encode() + b"\0")
         return made
 
-    _last = ""
-
-    def end(self) -> None:
-        if self._running is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self._running.pid, signal.SIGTERM)
-            self._last = self._running.wait().errors.strip()[-500:]
-        self._running = None
+    def end(self) -> str:
+        """The last that it said."""
+        running, self._running = self._running, None
+        if running is None:
+            return ""
+        if not running.has_ended:
+            os.kill(running.pid, signal.SIGTERM)
+        return " ".join(running.wait().errors.split("\n")[-3:])
 
     def close(self) -> None:
         """End it, and let go of what it has pinned."""

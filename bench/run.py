@@ -5,6 +5,7 @@
     sudo python3 bench/run.py --quick               everything, coarsely
     python3 bench/run.py --only replay --runs 9     one part (no root: without live, memory and enforce)
     sudo python3 bench/run.py --only enforce        what filters: its cost, loading, bans, reloads
+    sudo python3 bench/run.py --only programs       what tells programs apart: connections, daemons, labels
     sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there (of a group
                                                     that --only names, between its own)
 
@@ -21,6 +22,8 @@ from pathlib import Path
 import banning
 import connecting
 import cost
+import daemons
+import labelling
 import live
 import loading
 import matcher
@@ -44,10 +47,12 @@ PARTS = {
     "banning": banning.measure,
     "reloading": reloading.measure,
     "connecting": connecting.measure,
+    "daemons": daemons.measure,
+    "labelling": labelling.measure,
 }
 GROUPS = {
     "enforce": ("cost", "loading", "banning", "reloading"),
-    "programs": ("connecting",),
+    "programs": ("connecting", "daemons", "labelling"),
 }
 """Parts that go together, under one name. (ufw and firewalld take part where `apt-get install ufw firewalld
 dbus-daemon` has been done.)"""

@@ -1,10 +1,10 @@
-"""A script that makes connections: what `connect.c` is as a program, in Python. It is measured where a firewall has rules
-for scripts, and everywhere where there is no compiler.
+"""A script that makes connections: what `connect.c` is as a program, in Python. It is measured where a firewall has
+rules for scripts, and everywhere where there is no compiler.
 
     connect.py listen ADDRESS:PORT COUNT
     connect.py out ADDRESS:PORT COUNT SECONDS
     connect.py labels COUNT
-    connect.py wait ADDRESS:PORT COUNT            COUNT connections at once, each to a port of its own, until it is killed
+    connect.py wait ADDRESS:PORT COUNT            COUNT connections at once, each to another port, until killed
 """
 
 from __future__ import annotations

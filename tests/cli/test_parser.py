@@ -13,7 +13,7 @@ COMMANDS = (
     "monitor", "check", "explain", "replay", "schema", "convert", "completion",
     "up", "confirm", "down", "status", "show", "allow", "block", "reject", "delete", "undo", "history",
     "ban", "lists", "panic", "doctor", "install", "uninstall",
-    "daemon", "ask", "apps", "connections", "why",
+    "daemon", "agent", "ask", "apps", "connections", "why",
     "import",
 )  # fmt: skip
 

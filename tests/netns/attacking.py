@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,13 +25,16 @@ _SOURCE = Path(__file__).with_name("attacks.c")
 
 
 class Arena:
-    """A laboratory with a policy that allows program `good` and refuses the others, and attackers in it."""
+    """A laboratory with programs: `good`, which a policy may allow, and `evil`. Every user may write in `own`."""
 
     def __init__(self, lab: Lab, folder: Path) -> None:
         self.lab, self.folder = lab, folder
         self.good, self.evil = folder / "good", folder / "evil"
         compile_attacks(self.good, "-static")
         shutil.copy2(self.good, self.evil)
+        self.own = folder / "own"
+        self.own.mkdir()
+        self.own.chmod(0o777)
 
     def attack(
         self, program: Path, how: str, *more: str | Path, to: str = THERE, port: int = WEB, user: int | None = NOBODY,
@@ -42,12 +46,28 @@ class Arena:
         return done.returncode
 
     def copy(self, name: str, of: Path | None = None) -> Path:
-        """Another program that does the same; it belongs to the plain user."""
+        """Another program that does the same. It is put there as a new file, whatever was there."""
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy2(of or self.evil, place)
-        os.chown(place, NOBODY, NOBODY)
+        new = place.parent / "new"
+        shutil.copy2(of or self.evil, new)
+        new.replace(place)
         return place
+
+    def receives(self, program: Path, how: str, port: int, *more: str | Path) -> bool:
+        """Whether somebody at the other end can connect to a program that listens here."""
+        words = as_user(NOBODY)
+        with self.lab.start(*words, program, how, HERE, str(port), *more) as process:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "listening\n"
+            try:
+                with self.lab.there.call(lambda: socket.create_connection((HERE, port), timeout=1)) as caller:
+                    caller.settimeout(2)
+                    return caller.recv(16) == b"yes"
+            except OSError:
+                return False
+            finally:
+                process.kill()
 
 
 def as_user(user: int | None) -> list[str]:
@@ -89,7 +109,7 @@ def shared() -> Iterator[Arena]:
             lab = Lab(here, there, folder)
             try:
                 arena = Arena(lab, folder)
-                lab.up(policy(allow("out", str(arena.good)), allow("in", str(arena.good))))
+                lab.up(_policy_of(arena))
                 yield arena
             finally:
                 lab.remove()
@@ -104,6 +124,23 @@ def arena(lab: Lab, tmp_path: Path) -> Arena:
     if shutil.which("gcc") is None:
         pytest.skip("gcc is not there")
     return Arena(lab, tmp_path)
+
+
+def _policy_of(arena: Arena) -> dict[str, Any]:
+    good, sealed = str(arena.good), arena.copy("sealed")
+    python, replaced = arena.copy("python3"), arena.copy("replaced")
+    arena.copy("box/first")
+    (arena.folder / "allowed.py").write_text("")
+    sha256 = hashlib.sha256(sealed.read_bytes()).hexdigest()
+    return policy(
+        allow("out", good),
+        allow("in", good),
+        allow("out", {"path": str(sealed), "sha256": sha256}),
+        allow("out", str(replaced)),
+        allow("out", f"{arena.folder}/box/*"),
+        allow("out", str(python), script=f"{arena.folder}/allowed.py"),
+        {"name": "silent", "action": "block", "direction": "out", "to": THERE6},
+    )
 
 
 def _folder() -> Iterator[Path]:
@@ -126,6 +163,3 @@ def _cable() -> tuple[Namespace, Namespace]:
         ip("-n", each.name, "addr", "add", f"{address}/24", "broadcast", "10.77.0.255", "dev", CABLE)
         ip("-n", each.name, "addr", "add", f"{address6}/64", "dev", CABLE, "nodad")
     return here, there
-
-
-assert SimpleNamespace

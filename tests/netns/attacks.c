@@ -9,12 +9,14 @@
 #include <linux/io_uring.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -92,6 +94,14 @@ static int datagram(int sock, int size)
 	if (sendto(sock, content, size, 0, (void *)&other, other_size) != size)
 		return STOPPED;
 	return poll(&one, 1, WAIT_MS) == 1 && recv(sock, content, sizeof(content), 0) > 0 ? REACHED : STOPPED;
+}
+
+static int datagram_from(int port)
+{
+	struct sockaddr_in own = {.sin_family = AF_INET, .sin_port = htons(port)};
+	int sock = socket(AF_INET, SOCK_DGRAM, 0);
+
+	return bind(sock, (void *)&own, sizeof(own)) ? refused("bind") : datagram(sock, 5);
 }
 
 static int status_of(pid_t pid)
@@ -207,6 +217,45 @@ static int vforks(char *program)
 	usleep(200000);
 	result = answered(vforked_sock);
 	kill(pid, SIGKILL);
+	return result;
+}
+
+// Begins to connect with a socket that an allowed program holds then, and otherwise nobody: it is on its way to ourselves.
+// Meanwhile so many other sockets are opened, so that the kernel may forget what it noted of this one.
+static int hide(char *program, int others)
+{
+	int ends[2], sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), result;
+	struct rlimit all;
+	pid_t pid;
+
+	getrlimit(RLIMIT_NOFILE, &all);
+	all.rlim_cur = all.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &all);
+	setsid();
+	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
+	hand_over(ends[0], sock);
+	pid = fork();
+	if (!pid) {
+		usleep(50000);
+		connect(sock, (void *)&other, other_size);
+		execl(program, program, "idle", NULL);
+		_exit(REFUSED);
+	}
+	close(sock);
+	usleep(100000);
+	for (int children = (others + 15999) / 16000; children > 0; children--)
+		if (!fork()) {
+			for (int i = 0; i < 16000; i++)
+				if (socket(family, SOCK_DGRAM, 0) < 0)
+					_exit(refused("socket"));
+			for (;;)
+				pause();
+		}
+	usleep(150000);
+	result = answered(taken(ends[1]));
+	kill(pid, SIGKILL);
+	signal(SIGTERM, SIG_IGN);
+	kill(0, SIGTERM);
 	return result;
 }
 
@@ -401,6 +450,7 @@ int main(int count, char **words)
 	if (is("idle"))
 		return idle("8080");
 	if (is("reap")) {
+		close(socket(AF_INET, SOCK_DGRAM, 0)); // so that it is noticed, whoever it is
 		waitid(P_PID, atoi(words[2]), &(siginfo_t){}, WEXITED | WNOWAIT);
 		return status_of(atoi(words[2]));
 	}
@@ -409,12 +459,18 @@ int main(int count, char **words)
 		return fetch();
 	if (is("datagram"))
 		return datagram(socket(family, SOCK_DGRAM, 0), atoi(more));
-	if (is("mptcp"))
-		return connected(socket(family, SOCK_STREAM, 262));
+	if (is("mptcp")) {
+		int sock = socket(family, SOCK_STREAM, 262);
+		return sock < 0 ? refused("mptcp") : connected(sock);
+	}
+	if (is("datagram-from"))
+		return datagram_from(atoi(more));
 	if (is("change"))
 		return change(more);
 	if (is("vfork"))
 		return vforks(more);
+	if (is("hide"))
+		return hide(more, atoi(further));
 	if (is("meddle"))
 		return meddle(more, further, words[2]);
 	if (is("mark"))

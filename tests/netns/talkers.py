@@ -28,8 +28,15 @@ class Workshop:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
 
+    def other_content(self) -> Path:
+        """The same program, but for a few bytes that nobody reads."""
+        place = self.folder / "other-content"
+        place.write_bytes(self.talker.read_bytes() + b"more")
+        place.chmod(0o755)
+        return place
+
     def copy(self, name: str, program: str | Path | None = None) -> Path:
-        """Another program that does the same as this one, talker.c without any. It is a new file, whatever was there."""
+        """Another program that does the same as this one, or as talker.c; a new file, whatever was there."""
         place = self.folder / name
         place.parent.mkdir(parents=True, exist_ok=True)
         new = place.with_name(place.name + ".new")
@@ -120,3 +127,17 @@ def serve(lab: Lab, program: str | Path, how: str, *words: object, **options: An
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate(timeout=5)
     return process
+
+
+def generation(lab: Lab) -> int:
+    """What the daemon takes for the policy in force."""
+    status = lab.status_or_none()
+    return 0 if status is None else status.generation
+
+
+def put_in_force(lab: Lab, policy: dict[str, Any]) -> None:
+    """Another policy, and wait until the daemon has taken it up: sockets that are open are labelled then."""
+    before = generation(lab)
+    lab.firewall.write(policy)
+    lab.pfw("up", "--rules", str(lab.firewall.path))
+    lab.until(lambda: generation(lab) > before, "the daemon knows the policy")

@@ -182,7 +182,6 @@ def test_the_queue_is_full(lab: Lab, net: Any, load: Load) -> None:  # noqa: F81
         status = lab.status_or_none()
         assert status is not None
         assert status.counts["dropped_queue_full"] + status.counts["dropped_buffer_full"] > 1000
-        assert lab.prompts()
     load.check()
     assert sum(came(lab, port) for port in range(20000, 20010)) == 0
 
@@ -318,7 +317,7 @@ def test_more_programs_than_files_may_be_open(lab: Lab, load: Load) -> None:  # 
     limit = 2 * len(os.listdir(f"/proc/{lab.daemon.pid}/fd")) + 10
     subprocess.run(["prlimit", f"--pid={lab.daemon.pid}", f"--nofile={limit}:{limit}"], check=True)
     with load.flowing():
-        for _ in range(4):
+        for _ in range(9):
             work_again(lab)
         assert lab.status_or_none() is not None
     load.check()

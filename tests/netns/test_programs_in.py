@@ -1,8 +1,8 @@
 """Rules for programs, in: whose socket would receive it, for real listeners of every kind.
 
-With labels it is the program that bound the socket: an inherited, passed, activated or accepted socket stays what it was
-at `bind`, until a policy is put in force anew; then it is that of the programs that hold it. Without labels it is always
-the programs that hold it when the packet comes, and where those are different ones it is nobody's.
+With labels it is the program that bound the socket: an inherited, passed, activated or accepted socket stays what it
+was at `bind`, whatever policy comes. Without labels it is the programs that hold it when the packet comes; where those
+are different ones it is nobody's. So a rule for a service whose sockets another program opens names that other one.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from tests.netns.programs_lab import Lab, lab  # noqa: F401
-from tests.netns.talkers import Conversation, Workshop, allow, ask, rules, serve, workshop  # noqa: F401
+from tests.netns.talkers import Conversation, Workshop, allow, ask, put_in_force, rules, serve, workshop  # noqa: F401
 
 BOTH = pytest.mark.parametrize("options", [(), ("--no-labels",)], ids=["labels", "no-labels"])
 GOOD, BAD, NONE = 7001, 7002, 7003
@@ -60,9 +60,9 @@ WAYS = ("forked", "passed", "activate", "inetd")
 def test_who_counts_for_a_socket_that_changes_hands(
     lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...], binders: tuple[str, ...], users: tuple[str, ...]  # noqa: F811
 ) -> None:  # fmt: skip
-    """`forked` is served by a child of the same program, `passed` by another one that got it by SCM_RIGHTS, `activate` by
-    another one that was started in the same process (sd_listen_fds(3)); `inetd` accepts, and starts another one for
-    each connection. Whoever bound it is `binder`, the other one `user`."""
+    """`forked` is served by a child of the same program, `passed` by another one that got it by SCM_RIGHTS, `activate`
+    by another one that was started in the same process (sd_listen_fds(3)); `inetd` accepts, and starts another one
+    for each connection. Whoever bound it is `binder`, the other one `user`."""
     binder, user = workshop.copy("binder"), workshop.copy("user")
     policy = (allow("in", str(binder), port="7101-7104"), allow("in", str(user), port="7201-7204", name="user"))
     lab.up(rules(*policy), *options)
@@ -71,12 +71,7 @@ def test_who_counts_for_a_socket_that_changes_hands(
             begin(lab, binder, user, way, port)
     wanted = {(7101, way): way in binders for way in WAYS} | {(7201, way): way in users for way in WAYS}
     assert reached(lab, net) == wanted
-    another = allow("in", str(lab.copy(binder, "another")), port=7300, name="another")
-    lab.firewall.write(rules(*policy, another))
-    lab.pfw("up", "--rules", str(lab.firewall.path))
-    lab.until(lambda: len(lab.status_or_none().policy) > 0, "served")
-    import time
-    time.sleep(3)
+    put_in_force(lab, rules(*policy, allow("in", str(lab.copy(binder, "another")), port=7300, name="another")))
     assert reached(lab, net) == wanted
 
 
@@ -156,7 +151,8 @@ def test_the_unit_out_and_in(lab: Lab, net: Any, workshop: Workshop, options: tu
         name = f"{lab.cgroup.name}/web.service"
         policy = rules(
             allow("out", str(good), unit=name, protocol="tcp"), allow("out", unit=name, protocol="udp", name="any"),
-            allow("in", str(good), unit=name, protocol="tcp", name="in"), allow("in", unit=name, protocol="udp", name="b"),
+            allow("in", str(good), unit=name, protocol="tcp", name="to it"),
+            allow("in", unit=name, protocol="udp", name="to any"),
         )  # fmt: skip
         lab.up(policy, *options)
         inside = ("sh", "-c", f'echo $$ > {place}/cgroup.procs; exec "$@"', "sh")

@@ -1,4 +1,4 @@
-"""Rules for programs, out: real programs of every make, over every transport, and whoever looks like them is not let out.
+"""Rules for programs, out: real programs of every make, over every transport. Whoever looks like them is not let out.
 
 Who counts is the file that runs: whoever starts it, however it is linked, however soon it connects. A file without a
 name is a program that no rule can name.
@@ -6,10 +6,10 @@ name is a program that no rule can name.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,9 @@ HOWS = ("tcp", "tcp-fast", "udp", "udp-connected", "ping", "raw-ping", "raw-udp"
 
 
 @pytest.fixture
-def ping_sockets(lab: Lab) -> Iterator[None]:  # noqa: F811
-    """Everybody may ping without being root."""
+def ping_sockets(lab: Lab) -> None:  # noqa: F811
+    """Everybody may open sockets that ping."""
     lab.run("sh", "-c", "echo 0 65534 > /proc/sys/net/ipv4/ping_group_range")
-    yield
 
 
 @pytest.mark.usefixtures("ping_sockets")
@@ -176,15 +175,74 @@ def test_every_transport(lab: Lab, net: Any, workshop: Workshop) -> None:  # noq
 
 @pytest.mark.usefixtures("ping_sockets")
 def test_every_transport_without_labels(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
-    """Nobody can say who pings, or writes whole packets: that passes for no program then."""
+    """Nobody can say who writes whole packets: that passes for no program then."""
     good, bad = workshop.copy("good"), workshop.copy("bad")
     lab.up(rules(allow("out", str(good))), "--no-labels")
-    known = ("tcp", "tcp-fast", "udp", "udp-connected")
+    for program in (good, bad):
+        wanted = {
+            talks(lab, program, how, address): program is good and how != "raw-udp"
+            for address in (net.there, net.there6)
+            for how in HOWS
+        }
+        assert became(wanted) == []
+
+
+@BOTH
+def test_all_programs_below_a_folder(
+    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    """Also one that came there later; not what is beside it, nor what stands there as a link to it."""
+    inside, deep, beside = workshop.copy("folder/good"), workshop.copy("folder/deep/good"), workshop.copy("folder2/bad")
+    lab.up(rules(allow("out", f"{workshop.folder}/folder/*")), *options)
+    later, link = workshop.copy("folder/later"), workshop.folder / "folder/link"
+    link.unlink(missing_ok=True)
+    link.symlink_to(beside)
     wanted = {
-        talks(lab, program, how, address): program is good and how in known
+        talks(lab, program, how, address): program in (inside, deep, later)
         for address in (net.there, net.there6)
-        for how in HOWS
-        for program in (good, bad)
+        for how in ("tcp", "udp")
+        for program in (inside, deep, later, beside, link)
     }
     assert became(wanted) == []
 
+
+@BOTH
+def test_a_program_with_what_its_file_holds(
+    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    """Whatever else is in the file is another program: written over it, or put in its place."""
+    good, elsewhere = workshop.copy("hashed"), workshop.copy("hashed-elsewhere")
+    content = good.read_bytes()
+    lab.up(rules(allow("out", {"path": str(good), "sha256": hashlib.sha256(content).hexdigest()})), *options)
+
+    def passes() -> bool:
+        return became({talks(lab, good, "tcp", address): True for address in (net.there, net.there6)}) == []
+
+    assert passes()
+    assert talks(lab, elsewhere, "tcp", net.there).said == "refused"
+    with good.open("ab") as file:
+        file.write(b"more")
+    lab.until(lambda: not passes(), "the change is noticed")
+    good.write_bytes(content)
+    lab.until(passes, "it is what it was")
+    workshop.copy("hashed", workshop.other_content())
+    assert not passes()
+    workshop.copy("hashed")
+    assert passes()
+
+
+@BOTH
+def test_scripts(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]) -> None:  # noqa: F811
+    """Named to the interpreter, or by their first line; neither another script nor code without a file passes."""
+    good, bad = workshop.folder / "good.py", workshop.folder / "bad.py"
+    for each in (good, bad):
+        each.write_text(f"#!/usr/bin/python3\n{PYTHON_TALKS}")
+        each.chmod(0o755)
+    lab.up(rules(allow("out", "/usr/bin/python3", script=str(good))), *options)
+    python, code = "/usr/bin/python3", ("/usr/bin/python3", "-c", PYTHON_TALKS)
+    wanted: dict[Talk, bool] = {
+        Said(lab.start(*words, address, str(WEB)), f"{words} {address}"): good in words
+        for address in (net.there, net.there6)
+        for words in ((python, good), (good,), (python, bad), (bad,), code)
+    }
+    assert became(wanted) == []

@@ -19,6 +19,7 @@ from pfw.api.interface import AlertsResult, AnswerParameters, AnswerResult, Prom
 from pfw.api.messages import ApiError, ProtocolError
 
 _TIMEOUT_S = 5.0
+_HOW_TO_JOIN = 'to join: sudo usermod -aG pfw "$USER", then log in anew'
 
 Result = TypeVar("Result", bound=Struct)
 
@@ -110,9 +111,8 @@ def _news(stream: Stream[Result]) -> Iterator[Result]:
 
 def _ended(error: Exception) -> GoneError | DeniedError:
     if isinstance(error, ApiError) and error.name == "org.varlink.service.PermissionDenied":
-        return DeniedError("only root and the members of the group pfw may answer")
-    if isinstance(error, PermissionError):
-        return DeniedError(str(error))
+        return DeniedError(f"only root and the members of the group pfw may answer; {_HOW_TO_JOIN}")
+    says = str(error)
     if isinstance(error, OSError) and error.strerror is not None:
-        return GoneError(f"{error.filename or 'the daemon'}: {error.strerror}")
-    return GoneError(str(error))
+        says = f"{error.filename or 'the daemon'}: {error.strerror}"
+    return DeniedError(says) if isinstance(error, PermissionError) else GoneError(says)

@@ -143,10 +143,9 @@ class Force:
         if found is None:
             return None
         programs = self.programs
-        if programs is not None and owner.file is not None and owner.program is not None:
+        if programs is not None and owner.file is not None and owner.file not in programs.known and owner.program:
             # From now on the kernel knows it by itself. To ask how it calls a file takes longer than all else here.
-            if owner.file not in programs.known:
-                programs.add_process(owner.program.pid, owner.program.path, owner.file)
+            programs.add_process(owner.program.pid, owner.program.path, owner.file)
         own = self.own.get(self.own_key(self.path_of(owner) or "", found.bits))
         if own is None:
             return found.mark
@@ -180,8 +179,8 @@ class Force:
         return self._buckets.setdefault(index, Buckets(rule.limit)).over(flow.source, now)
 
     def own_key(self, path: str, bits: int) -> str:
-        """The key of a label for one program alone, whatever class it is in."""
-        return f"{path} own u{bits}" if bits else path
+        """The key of a label for one program alone, whatever class it is in. No path holds what is put behind it."""
+        return f"{path}\0u{bits}" if bits else path
 
     def own_label(self, owner: Found) -> int | None:
         """A label for this program alone, so that an answer about it is about no other; None where it is a guess."""
@@ -224,7 +223,7 @@ class Force:
         if self.classes is None:
             return
         for key, mark in list(self.own.items()):
-            path, _, bits = key.partition(" own u")
+            path, _, bits = key.partition("\0u")
             found = next(
                 each for each in self.classes.all if each.bits == int(bits or 0) and each.holds(path, None)
             )  # fmt: skip

@@ -137,6 +137,7 @@ class Service:
     def answer(self, prompt_id: int, answer: Answer) -> None:
         """A person's answer. Raises NoSuchPromptError, and ValueError for one that does not fit."""
         self.asking.do(self.prompts.answer(prompt_id, answer, clock.now()))
+        self.force.refresh()  # it may have become a rule
 
     def _deadline(self) -> float | None:
         found = [each for each in (self.prompts.deadline(), self.remembering.answers.deadline()) if each is not None]
@@ -224,8 +225,8 @@ class Service:
             self.tell(f"{marked.failed} open sockets could not be labelled; their programs are looked up")
 
     def _noted_mark(self, cookie: int) -> int | None:
-        """The label of whoever used a socket last, whoever holds it now; none of a file that is not known, so that it is
-        asked. None where the kernel noted nobody."""
+        """The label of whoever used a socket last, whoever holds it now; no bits for a file that is not known, so that
+        it is asked. None where the kernel noted nobody."""
         owner = self.labels.owner(cookie) if self.labels is not None else None
         if owner is None:
             return None
@@ -271,8 +272,9 @@ def _reader() -> QueueReader:
 
 def _take_lock(folder: Path) -> int:
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    descriptor = os.open(folder / RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+    descriptor = os.open(folder / RUNNING, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # who may open it may take the lock
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(descriptor)

@@ -55,7 +55,7 @@ def open_remote(pid: int, fd: int) -> int:
         os.close(process)
 
 
-def mark_sockets(choose: Choose, mask: int, noted: Noted = lambda cookie: None) -> Marked:
+def mark_sockets(choose: Choose, mask: int, noted: Noted = lambda _: None) -> Marked:
     """Set the bits of `mask` in the marks of all IPv4 and IPv6 sockets of this network namespace that processes hold.
 
     `choose` says for a program which bits; None leaves its sockets as they are. A socket that programs hold for whom
@@ -135,7 +135,7 @@ def _sockets(pid: int) -> Iterator[tuple[int, int]]:
 
 def _mark(
     pid: int, fd: int, inode: int, namespace: int | None, bits: int, mask: int,
-    unmarked: Callable[[int], bool] | None = None, noted: Noted = lambda cookie: None,
+    unmarked: Callable[[int], bool] | None = None, noted: Noted = lambda _: None,
 ) -> bool | None:  # fmt: skip
     """Whether the mark of a socket was changed; None for a socket that is not our business. With `unmarked`, only of
     one that has none of the bits, and of whose cookie that is true. Raises OSError."""

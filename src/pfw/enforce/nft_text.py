@@ -82,7 +82,7 @@ def _owner_or_time(condition: Condition, named: NamedSet) -> str:
         case c.OfUnit(path=path, level=level, mount=mount):
             if '"' in path or "\n" in path:
                 raise c.CannotError(f"a control group with such a name cannot be written in nft: {path!r}")
-            # nft looks below /sys/fs/cgroup, where beside cgroup v1 the root of v2 is a folder deeper; the level is the kernel's.
+            # nft looks below /sys/fs/cgroup; the level is the kernel's own.
             return f'socket cgroupv2 level {level} "{mount}{path}"'
         case c.BeforeTime(time=time):
             return f"meta time < {time}"

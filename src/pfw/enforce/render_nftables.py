@@ -121,7 +121,7 @@ class _Renderer:
         self._place_now = place
         lines = self._open(place)
         if place is Place.IN and self._plan.programs is not None:
-            lines.append(_TELL_NAMES)
+            lines.append(TELL_NAMES)
         for step in planned.connections:
             lines.extend(self._rule(step))
         if place is Place.FORWARD:
@@ -324,7 +324,7 @@ class _Renderer:
 _HAS_PROGRAM = {Place.OUT: "meta skuid != 4294967295", Place.IN: "socket mark & 0x00000000 == 0x00000000"}
 """Never false, but for want of a socket, or of a program that holds it."""
 
-_TELL_NAMES = (
+TELL_NAMES = (
     "meta l4proto udp th sport 53 ct state established ct direction reply "
     f"limit rate {NAMES_RATE}/second burst {NAMES_BURST} packets "
     f"log group {NAMES_GROUP} snaplen {NAMES_BYTES} queue-threshold 1"

@@ -18,7 +18,7 @@ _Known = tuple[tuple[str, float], ...]
 
 
 class Names:
-    """The names of at most ADDRESSES_MAX addresses; the one that was longest not learnt makes room. Times in seconds."""
+    """The names of at most ADDRESSES_MAX addresses; the one least recently learnt makes room. Times in seconds."""
 
     def __init__(self, capacity: int = ADDRESSES_MAX) -> None:
         self._capacity = capacity

@@ -91,7 +91,7 @@ class Prompts:
         names = "repeated crowded full unanswered unattended timed_out lost forgotten connections"
         self.counts = dict.fromkeys(names.split(), 0)
         self._timeout_s = timeout_s
-        self._unattended = unattended
+        self._unattended: Action = unattended
         self._attended = attended
         self._capacity = capacity
         self._next_id = 1

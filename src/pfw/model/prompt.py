@@ -185,6 +185,8 @@ def check_answer(prompt: Prompt, answer: Answer) -> None:
         raise ValueError('it is not certain which program this is: it can only be allowed "once"')
     if answer.lasting is Lasting.ALWAYS and prompt.program.path is None:
         raise ValueError('this program has no path that a rule could name: answer "once", "program" or "time"')
+    if answer.lasting is Lasting.ALWAYS and prompt.program.path is not None and prompt.program.path.endswith("*"):
+        raise ValueError('in a rule this path would name other programs, too: answer "once", "program" or "time"')
 
 
 def check_form(subject: Subject, answer: Answer) -> None:

@@ -1,0 +1,73 @@
+"""What a detector is, and the bounded tables that detectors keep.
+
+A detector is told of the kinds of observations that it names in `wants`, in the order of time, and returns alerts: for
+each source and target as often as it likes, what is too much is folded (`detection.py`). It keeps no more than stated bounds:
+a full table refuses newcomers and counts them, since whoever forges sources could otherwise push out all others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Generic, Protocol, TypeVar
+
+from pfw.model.observation import Alert
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class Detector(Protocol):
+    """One kind of suspicion. `wants` are the classes of observations that `observe` is called with."""
+
+    wants: tuple[type, ...]
+    refused: int
+    """How often something was not looked at for want of room."""
+
+    def observe(self, seen: Any, /) -> Iterable[Alert]:
+        """What an observation leads to. Never raises."""
+
+    def end(self, now: float, /) -> Iterable[Alert]:
+        """What can be said now that nothing more comes, or that a while has passed (called once a minute, too)."""
+
+
+class Table(Generic[Key, Value]):
+    """At most `capacity` values, made by `make` when first asked for; those unused for `keep_s` make room."""
+
+    def __init__(self, capacity: int, keep_s: float, make: Callable[[], Value]) -> None:
+        self.refused = 0
+        self._capacity = capacity
+        self._keep_s = keep_s
+        self._make = make
+        # Used last, last.
+        self._held: dict[Key, tuple[float, Value]] = {}
+
+    def get(self, key: Key, now: float) -> Value | None:
+        """The value of a key; None where there is no room for another."""
+        found = self._held.pop(key, None)
+        if found is None or now - found[0] > self._keep_s:
+            if len(self._held) >= self._capacity and not self._make_room(now):
+                self.refused += 1
+                return None
+            found = (now, self._make())
+        self._held[key] = (now, found[1])
+        return found[1]
+
+    def peek(self, key: Key) -> Value | None:
+        found = self._held.get(key)
+        return None if found is None else found[1]
+
+    def drop(self, key: Key) -> None:
+        self._held.pop(key, None)
+
+    def items(self) -> list[tuple[Key, Value]]:
+        return [(key, value) for key, (_, value) in self._held.items()]
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def _make_room(self, now: float) -> bool:
+        oldest = next(iter(self._held))
+        if now - self._held[oldest][0] <= self._keep_s:
+            return False
+        del self._held[oldest]
+        return True

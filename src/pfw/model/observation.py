@@ -1,0 +1,237 @@
+"""Observations: what detectors are told, one value for each thing that happened, however many packets it took.
+
+Addresses are packed, times seconds since 1970, sizes bytes on the wire. A connection is named by its first packet:
+`source` began it. What was quoted inside an ICMP error is not a packet, and observed only as the refusal that it is.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from pfw.model.packet import Arp
+
+
+class Began(Struct, frozen=True, gc=False):
+    """The first packet of a connection: a TCP SYN, or the first of any other protocol between these ends."""
+
+    time: float
+    protocol: int
+    source: bytes
+    destination: bytes
+    source_port: int | None
+    port: int | None
+    icmp_type: int | None = None
+    size_bytes: int = 0
+
+
+class Reply(StrEnum):
+    """How the other end met the first packet of a connection."""
+
+    ANSWERED = "answered"
+    """SYN-ACK, or a packet back."""
+    REFUSED = "refused"
+    """A reset, or ICMP that the port cannot be reached."""
+    FORBIDDEN = "forbidden"
+    """ICMP that says more: host, network or protocol out of reach, or administratively prohibited."""
+    SILENT = "silent"
+    """Nothing within SILENCE_S (`engine/detect/watch.py`)."""
+
+
+class Met(Struct, frozen=True, gc=False):
+    """The first reply to a connection, or that there was none. `began` is its first packet, which came `attempts`
+    times."""
+
+    time: float
+    began: Began
+    reply: Reply
+    attempts: int = 1
+
+
+class Confirmed(Struct, frozen=True, gc=False):
+    """Whoever began a TCP connection went on after the SYN-ACK, with an acknowledgement or a reset of its own: its
+    address is not forged."""
+
+    time: float
+    began: Began
+    by_reset: bool = False
+
+
+class Ended(Struct, frozen=True, gc=False):
+    """A connection that had a reply is over, or has been silent for long; also what is open at the end. `sent` is what
+    whoever began it sent."""
+
+    time: float
+    began: Began
+    sent_bytes: int
+    sent_packets: int
+    received_bytes: int
+    received_packets: int
+    by_reset: bool = False
+    is_open: bool = False
+
+
+class Stray(Struct, frozen=True, gc=False):
+    """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that nobody
+    asked for (backscatter)."""
+
+    time: float
+    source: bytes
+    destination: bytes
+    source_port: int
+    port: int
+    flags: int
+    size_bytes: int = 0
+
+
+class ArpSeen(Struct, frozen=True, gc=False):
+    """An ARP message, and the Ethernet addresses of the frame that carried it."""
+
+    time: float
+    source_mac: bytes | None
+    destination_mac: bytes | None
+    arp: Arp
+
+
+class RouterSeen(Struct, frozen=True, gc=False):
+    """An IPv6 router advertisement (RFC 4861). `prefixes` are pairs of packed prefix and length."""
+
+    time: float
+    source: bytes
+    source_mac: bytes | None
+    hop_limit: int
+    lifetime_s: int
+    preference: int = 0
+    prefixes: tuple[tuple[bytes, int], ...] = ()
+    name_servers: tuple[bytes, ...] = ()
+
+
+class NeighbourSeen(Struct, frozen=True, gc=False):
+    """An IPv6 neighbour solicitation or advertisement. `mac` is what its option says, `override` as in the
+    advertisement."""
+
+    time: float
+    source: bytes
+    destination: bytes
+    source_mac: bytes | None
+    target: bytes
+    is_answer: bool
+    mac: bytes | None = None
+    override: bool = False
+    solicited: bool = False
+
+
+class DhcpSeen(Struct, frozen=True, gc=False):
+    """A DHCP message for IPv4 (RFC 2131): `kind` is option 53, `client_mac` its chaddr. Addresses of zeros are None."""
+
+    time: float
+    source: bytes
+    source_mac: bytes | None
+    kind: int
+    client_mac: bytes
+    offered: bytes | None = None
+    server: bytes | None = None
+    routers: tuple[bytes, ...] = ()
+    name_servers: tuple[bytes, ...] = ()
+
+
+class DnsSeen(Struct, frozen=True, gc=False):
+    """A DNS message over UDP. `client` asks, `server` answers; `name` is that of the first question, lower case, as a text
+    with dots; `kind` its type. `answer_bytes` is the size of all records that are not the question."""
+
+    time: float
+    client: bytes
+    server: bytes
+    is_answer: bool
+    name: str
+    kind: int
+    code: int = 0
+    answers: int = 0
+    size_bytes: int = 0
+    answer_bytes: int = 0
+    port: int = 53
+
+
+class EchoSeen(Struct, frozen=True, gc=False):
+    """An ICMP echo request or reply. `digest` tells contents apart; `is_pattern` says that the payload is of the kind that
+    ping programs send: a time and counting bytes, or one letter after the other."""
+
+    time: float
+    source: bytes
+    destination: bytes
+    is_request: bool
+    identifier: int
+    sequence: int
+    payload_bytes: int
+    digest: int
+    is_pattern: bool
+
+
+class Odd(Struct, frozen=True, gc=False):
+    """A packet in which the decoder found something wrong (`wire/anomaly.py` has the names), or a fragment that does not
+    fit to the others of its datagram: `overlap`, `tiny`, `gap`, `too_many`."""
+
+    time: float
+    source: bytes | None
+    destination: bytes | None
+    protocol: int | None
+    names: tuple[str, ...]
+    is_fragment: bool = False
+
+
+class ProtocolTried(Struct, frozen=True, gc=False):
+    """A packet of an IP protocol other than TCP, UDP, ICMP and ICMPv6, once for each pair of ends and protocol."""
+
+    time: float
+    source: bytes
+    destination: bytes
+    protocol: int
+
+
+Observation = (
+    Began | Met | Confirmed | Ended | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
+    | ProtocolTried
+)  # fmt: skip
+
+
+class Kind(StrEnum):
+    """What an alert is about."""
+
+    PORT_SCAN = "port-scan"
+    SWEEP = "sweep"
+    STEALTH_SCAN = "stealth-scan"
+    ARP_SCAN = "arp-scan"
+    SYN_FLOOD = "syn-flood"
+    UDP_FLOOD = "udp-flood"
+    ICMP_FLOOD = "icmp-flood"
+    REFLECTION = "reflection"
+    BRUTE_FORCE = "brute-force"
+    ARP_SPOOF = "arp-spoof"
+    ROGUE_ROUTER = "rogue-router"
+    ROGUE_DHCP = "rogue-dhcp"
+    DNS_TUNNEL = "dns-tunnel"
+    ICMP_TUNNEL = "icmp-tunnel"
+    DGA = "dga"
+    BEACON = "beacon"
+    UPLOAD_SPIKE = "upload-spike"
+    NEW_LISTENER = "new-listener"
+    KNOWN_BAD = "known-bad"
+    MALFORMED = "malformed"
+    FRAGMENT_EVASION = "fragment-evasion"
+    CHANGED_PROGRAM = "changed-program"
+
+
+class Alert(Struct, frozen=True, kw_only=True):
+    """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score` goes
+    from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for it:
+    never one that may be forged, or that only answered."""
+
+    kind: Kind
+    source: bytes | None
+    target: bytes | None
+    first: float
+    last: float
+    score: int
+    evidence: str
+    ban: tuple[bytes, ...] = ()
