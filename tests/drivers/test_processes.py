@@ -295,6 +295,18 @@ def test_processes_that_come_and_go():
     assert seen
 
 
+def test_the_command_of_now():
+    """A process that begins another script is the same one, with other arguments."""
+    with running(PYTHON, "-c", f"import os; input(); os.execv({CAT!r}, ['renamed', '-u'])") as process:
+        wait_until(lambda: processes.command(process.pid) == program(process.pid).command)
+        assert processes.command(process.pid)[:2] == (PYTHON, "-c")
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        wait_until(lambda: processes.command(process.pid) == ("renamed", "-u"))
+    process.wait()
+    assert processes.command(process.pid) is None
+
+
 PIECES = st.sampled_from(
     [b"Tgid:", b"State:", b"Uid:", b"Gid:", b"0::/", b")", b"(", b"\n", b"\t", b" ", b"7", b"\xff"]
 )

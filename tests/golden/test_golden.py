@@ -16,13 +16,17 @@ from pathlib import Path
 import pytest
 
 from pfw.daemon.enforcing import named
+from pfw.enforce.conditions import CannotError
 from pfw.enforce.owners import Group, Owners
 from pfw.enforce.plan import Surroundings, make_plan
+from pfw.enforce.programs import MASK, Labelling
 from pfw.enforce.schedules import Clock
 from pfw.model.address import AddressSet, parse_range
 from pfw.policy.load import load
 
 CASES = sorted(path.parent for path in (Path(__file__).parent / "cases").glob("*/policy.json"))
+FOR_PROGRAMS = frozenset({"programs"})
+"""Cases that iptables cannot do."""
 FILES = {"nftables": "ruleset.nft", "iptables": "ruleset.iptables"}
 NOW = datetime(2026, 11, 24, 10, tzinfo=UTC).timestamp()
 USERS = {"root": 0, "guest": 1004}
@@ -51,7 +55,9 @@ def ruleset(case: Path, backend: str) -> str:
     owners = Owners(lambda name: int(name) if name.isdecimal() else USERS.get(name), GROUPS.get, lambda _: None)
     lists = {name: AddressSet([parse_range(each) for each in text.split()]) for name, text in LISTS.items()}
     policy = load((case / "policy.json").read_text())
-    return named(backend).show(make_plan(policy, Surroundings(owners, Clock(NOW, utc_offset)), lists))
+    numbers: dict[str, int] = {}
+    labelling = Labelling(MASK, lambda key: numbers.setdefault(key, len(numbers) + 1))
+    return named(backend).show(make_plan(policy, Surroundings(owners, Clock(NOW, utc_offset), labelling), lists))
 
 
 @pytest.fixture(params=CASES, ids=lambda case: case.name)
@@ -59,7 +65,21 @@ def case(request) -> Path:
     return request.param
 
 
-@pytest.mark.parametrize("backend", FILES)
+PAIRS = [
+    pytest.param(case, backend, id=f"{case.name}-{backend}")
+    for case in CASES
+    for backend in FILES
+    if backend == "nftables" or case.name not in FOR_PROGRAMS
+]
+
+
+@pytest.mark.parametrize("name", sorted(FOR_PROGRAMS))
+def test_iptables_refuses_what_it_cannot_do(name) -> None:
+    with pytest.raises(CannotError):
+        ruleset(Path(__file__).parent / "cases" / name, "iptables")
+
+
+@pytest.mark.parametrize(("case", "backend"), PAIRS)
 def test_the_ruleset_is_the_one_that_is_kept(case, backend) -> None:
     path = case / FILES[backend]
     made = ruleset(case, backend)
@@ -68,7 +88,7 @@ def test_the_ruleset_is_the_one_that_is_kept(case, backend) -> None:
     assert made == path.read_text(), "PFW_GOLDEN=write takes the new one"
 
 
-@pytest.mark.parametrize("backend", FILES)
+@pytest.mark.parametrize(("case", "backend"), PAIRS)
 def test_it_is_the_same_each_time(case, backend) -> None:
     assert ruleset(case, backend) == ruleset(case, backend)
 
@@ -85,6 +105,7 @@ def test_the_kernel_takes_it_for_nftables(case, namespace) -> None:
 
 @pytest.mark.netns
 @pytest.mark.parametrize("kind", ["nft", "legacy"])
+@pytest.mark.parametrize("case", [each for each in CASES if each.name not in FOR_PROGRAMS], ids=lambda case: case.name)
 def test_the_kernel_takes_it_for_iptables(case, kind, namespace) -> None:
     if shutil.which(f"iptables-{kind}") is None or shutil.which("ipset") is None:
         pytest.skip(f"needs iptables-{kind} and ipset")

@@ -16,7 +16,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -167,12 +166,16 @@ static int listener(void)
 
 static int accepted(int sock)
 {
+	char got[256];
 	int peer;
 
 	fputs("listening\n", stdout), fflush(stdout);
 	if (!ready(sock, POLLIN) || (peer = accept(sock, NULL, NULL)) < 0)
 		return STOPPED;
 	send(peer, "yes", 3, MSG_NOSIGNAL);
+	// What comes is read, since the end of a process with unread bytes would take back the answer.
+	while (ready(peer, POLLIN) && recv(peer, got, sizeof(got), 0) > 0)
+		;
 	return REACHED;
 }
 
@@ -190,6 +193,23 @@ static int change(char *program)
 	snprintf(number, sizeof(number), "%d", pid);
 	fcntl(sock, F_SETFD, FD_CLOEXEC);
 	connect(sock, (void *)&other, other_size);
+	execl(program, program, "reap", number, NULL);
+	return refused(program);
+}
+
+// Listens and becomes another program at once; a child that has the same socket takes what comes.
+static int change_listening(char *program)
+{
+	int sock = listener();
+	pid_t pid = fork();
+	char number[16];
+
+	if (!pid) {
+		usleep(300000);
+		_exit(accepted(sock));
+	}
+	snprintf(number, sizeof(number), "%d", pid);
+	fcntl(sock, F_SETFD, FD_CLOEXEC);
 	execl(program, program, "reap", number, NULL);
 	return refused(program);
 }
@@ -220,42 +240,25 @@ static int vforks(char *program)
 	return result;
 }
 
-// Begins to connect with a socket that an allowed program holds then, and otherwise nobody: it is on its way to ourselves.
-// Meanwhile so many other sockets are opened, so that the kernel may forget what it noted of this one.
-static int hide(char *program, int others)
+// Begins to connect with a socket that an allowed program holds, too, and lets go of it: it is on its way to ourselves then.
+// The first packet is sent again after a second, when nobody else seems to have the socket.
+static int hide(char *program)
 {
 	int ends[2], sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0), result;
-	struct rlimit all;
-	pid_t pid;
+	pid_t pid = fork();
 
-	getrlimit(RLIMIT_NOFILE, &all);
-	all.rlim_cur = all.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &all);
-	setsid();
-	socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends);
-	hand_over(ends[0], sock);
-	pid = fork();
 	if (!pid) {
-		usleep(50000);
-		connect(sock, (void *)&other, other_size);
 		execl(program, program, "idle", NULL);
 		_exit(REFUSED);
 	}
-	close(sock);
 	usleep(100000);
-	for (int children = (others + 15999) / 16000; children > 0; children--)
-		if (!fork()) {
-			for (int i = 0; i < 16000; i++)
-				if (socket(family, SOCK_DGRAM, 0) < 0)
-					_exit(refused("socket"));
-			for (;;)
-				pause();
-		}
-	usleep(150000);
+	socketpair(AF_UNIX, SOCK_STREAM, 0, ends);
+	hand_over(ends[0], sock);
+	connect(sock, (void *)&other, other_size);
+	close(sock);
+	usleep(1200000);
 	result = answered(taken(ends[1]));
 	kill(pid, SIGKILL);
-	signal(SIGTERM, SIG_IGN);
-	kill(0, SIGTERM);
 	return result;
 }
 
@@ -467,10 +470,12 @@ int main(int count, char **words)
 		return datagram_from(atoi(more));
 	if (is("change"))
 		return change(more);
+	if (is("change-listening"))
+		return change_listening(more);
 	if (is("vfork"))
 		return vforks(more);
 	if (is("hide"))
-		return hide(more, atoi(further));
+		return hide(more);
 	if (is("meddle"))
 		return meddle(more, further, words[2]);
 	if (is("mark"))

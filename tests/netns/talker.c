@@ -78,8 +78,11 @@ static const char *tcp(int fast)
 
 static const char *udp(int sock, int connected)
 {
-	int ready = !connected || !connect(sock, (void *)&other, other_size);
+	int ready = !connected || !connect(sock, (void *)&other, other_size), error;
+	socklen_t size = sizeof(error);
 
+	// What became of an earlier datagram is no answer to this one.
+	getsockopt(sock, SOL_SOCKET, SO_ERROR, &error, &size);
 	if (!ready || sendto(sock, "hello", 5, 0, connected ? 0 : (void *)&other, connected ? 0 : other_size) < 0)
 		return failed();
 	return heard(sock);

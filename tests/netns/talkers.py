@@ -112,12 +112,18 @@ class Conversation:
         words = (*before, program, "converse", address, str(WEB))
         self._process = lab.start(*words, stdin=subprocess.PIPE)
 
-    def ask(self, how: str) -> str:
+    def begin(self, how: str) -> None:
         assert self._process.stdin is not None
-        assert self._process.stdout is not None
         self._process.stdin.write(how + "\n")
         self._process.stdin.flush()
+
+    def said(self) -> str:
+        assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
+
+    def ask(self, how: str) -> str:
+        self.begin(how)
+        return self.said()
 
 
 def serve(lab: Lab, program: str | Path, how: str, *words: object, **options: Any) -> subprocess.Popen[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +19,35 @@ LINK = "/usr/bin/python3"
 
 
 class Running:
-    """A program that was started once: it talks out, and listens at a port."""
+    """A program that was started once: processes that talk out, in each way, and one that listens at a port."""
 
     def __init__(self, lab: Lab, net: Any, program: Path, port: int) -> None:  # noqa: F811
-        self._lab, self._net, self._port = lab, net, port
-        self._out = [Conversation(lab, program, address) for address in (net.there, net.there6)]
-        self.listener = serve(lab, program, "serve", port)
+        ends = ((4, net.here, net.there), (6, net.here6, net.there6))
+        self._there, self._port = lab.there, port
+        self._in = {f"in {kind} {family}": (kind, here) for kind in ("tcp", "udp") for family, here, _ in ends}
+        self._out = {
+            f"out {how} {family}": (how, Conversation(lab, program, there)) for how in HOWS for family, _, there in ends
+        }
+        serve(lab, program, "serve", port)
 
-    def works(self) -> dict[str, set[str]]:
-        """What becomes of all that it does, by direction."""
-        out = {"yes" if each.ask(how) == "yes" else "no" for each in self._out for how in HOWS}
-        ends = [(kind, to) for kind in ("tcp", "udp") for to in (self._net.here, self._net.here6)]
-        heard = {"yes" if ask(self._lab.there, kind, to, self._port) == "yes" else "no" for kind, to in ends}
-        return {"out": out, "in": heard}
+    def works(self) -> set[str]:
+        """Of all that it does at once, what is answered."""
+        for how, each in self._out.values():
+            each.begin(how)
+        with ThreadPoolExecutor() as pool:
+            heard = pool.map(lambda each: ask(self._there, *each, self._port), self._in.values())
+            said = {name for name, each in zip(self._in, heard, strict=True) if each == "yes"}
+        return said | {name for name, (_, each) in self._out.items() if each.said() == "yes"}
 
 
-ALL, NOTHING = {"out": {"yes"}, "in": {"yes"}}, {"out": {"no"}, "in": {"no"}}
+ALL = {f"out {how} {family}" for how in HOWS for family in (4, 6)} | {
+    f"in {kind} {family}" for kind in ("tcp", "udp") for family in (4, 6)
+}
+NOTHING: set[str] = set()
 
 
 def named(program: Path | str) -> list[dict[str, Any]]:
-    return [allow("out", str(program)), allow("in", str(program))]
+    return [allow(way, str(program), name=f"{way} {program}") for way in ("out", "in")]
 
 
 @BOTH
@@ -61,7 +71,7 @@ def test_an_upgrade(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, 
 
 
 def test_while_no_daemon_runs_known_programs_go_on(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
-    """The kernel alone decides by labels; what it would have to ask about is dropped, and passes with the next daemon."""
+    """The kernel alone decides by labels; what it would have to ask about passes with the next daemon."""
     app, bad, old = workshop.copy("app"), workshop.copy("bad"), workshop.copy("old")
     lab.up(rules(*named(app), *named(old)))
     running = Running(lab, net, app, 7001)

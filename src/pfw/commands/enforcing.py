@@ -11,12 +11,13 @@ from pfw.cli import enforcement as screen
 from pfw.cli import rules
 from pfw.cli.screen import encode, utc_time
 from pfw.commands.answer import NO, OK, faults_of, loaded, state, tell, told
-from pfw.daemon import backends, banning, boot, confirming, enforcing, listing, machine
+from pfw.daemon import backends, banning, boot, confirming, enforcing, listing, machine, programs
 from pfw.daemon import panic as panicking
 from pfw.daemon.state import GUARD_REPORT, State
 from pfw.drivers import clock
 from pfw.enforce.conditions import CannotError
 from pfw.enforce.plan import PlanError, make_plan
+from pfw.enforce.programs import MASK
 from pfw.model.policy import Policy, PolicyError, public_source
 from pfw.model.text import counted, printable
 from pfw.policy.difference import difference, facts, lines
@@ -153,7 +154,8 @@ def show(options: Namespace) -> int:
     try:
         lists = {name: each.addresses for name, each in
                  listing.load(state().files.path / "lists", found.policy.blocklists).items()}  # fmt: skip
-        plan = make_plan(found.policy, machine.surroundings(), lists)
+        book = programs.book(state()) or programs.LabelBook(state(), MASK)
+        plan = make_plan(programs.resolved(found.policy), machine.surroundings(book.labelling()), lists)
         text = backends.named(kind).show(plan)
     except (PlanError, CannotError) as error:
         raise faults_of(error, str(found.path), found.content) from None

@@ -16,9 +16,8 @@ from pfw.enforce.programs import MASK
 def daemon(options: Namespace) -> int:
     """`pfw daemon`."""
     remembered = state()
-    found = Options(
-        cgroup=None if options.cgroup is None else Path(options.cgroup), mask=options.mask or MASK, labels=options.labels
-    )  # fmt: skip
+    cgroup = None if options.cgroup is None else Path(options.cgroup)
+    found = Options(cgroup=cgroup, mask=options.mask or MASK, labels=options.labels)
     service = Service(remembered, found, tell)
     try:
         _put_in_force(options)
@@ -34,8 +33,6 @@ def _put_in_force(options: Namespace) -> None:
     known = backends.in_force(remembered)
     path = options.rules or (known[1].path if known is not None else None)
     policy = loaded(path)
-    wanted = enforcing.Wanted(
-        policy=policy.policy, path=str(policy.path), content=policy.content, force=getattr(options, "force", False), why="daemon"
-    )  # fmt: skip
+    wanted = enforcing.Wanted(policy=policy.policy, path=str(policy.path), content=policy.content, why="daemon")
     for line in outcome_lines(apply(remembered, wanted), wanted):
         tell(line)

@@ -119,12 +119,15 @@ class Attribution:
         """The process that the kernel noted; where it has ended, what was noted of it."""
         key = (owner.pid, owner.started, owner.file)
         known = self._programs.get(key)
-        if known is not None:
+        # Who begins another script with the same interpreter is the same process, started when it was.
+        if known is not None and processes.command(owner.pid) == known.command:
             self._programs.move_to_end(key)
             return known
         assert self._labels is not None
         program = running(self._labels, owner.pid, owner.file)
         if program is None or abs(program.started - owner.started) > 1:
+            if known is not None:
+                return replace(known, script=None)
             return Program(
                 pid=owner.pid, started=owner.started, shown=owner.name, uid=owner.uid, gid=owner.gid, file=owner.file
             )  # fmt: skip

@@ -245,9 +245,10 @@ class Programs:
                 if file is not None and file in self.known:
                     found[file] = path
                 continue
+            changed = _changed(os.fstat(descriptor))  # before it is read, so that no change is overlooked
             sha256 = content_sha256(descriptor) if path in self.classes.hashed else None
             self._make_room()
-            self.known[file] = Known(path, sha256, descriptor, _changed(os.fstat(descriptor)))
+            self.known[file] = Known(path, sha256, descriptor, changed)
             found[file] = path
         self._labels.put_programs({file: self.own.get(file, self.class_of(file).mark) for file in found})
         return found

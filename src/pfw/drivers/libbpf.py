@@ -131,16 +131,16 @@ class Map:
         self._lib = library()
         self.fd = get(path)
         self._key_bytes = key_bytes
-        self._value_bytes = value_bytes
+        self._value = ctypes.create_string_buffer(value_bytes)
 
     def put(self, key: bytes, value: bytes) -> None:
         _check(self._lib.bpf_map_update_elem(self.fd, key, value, 0), "a map of the labels")
 
     def get(self, key: bytes) -> bytes | None:
-        value = ctypes.create_string_buffer(self._value_bytes)
-        if self._lib.bpf_map_lookup_elem(self.fd, key, ctypes.cast(value, ctypes.c_char_p)) < 0:
+        """The value of a key; None for one that is not there. Not for several threads at once."""
+        if self._lib.bpf_map_lookup_elem(self.fd, key, self._value) < 0:
             return None
-        return value.raw
+        return self._value.raw
 
     def remove(self, key: bytes) -> None:
         """Remove an element, which need not be there."""

@@ -94,6 +94,17 @@ def started(pid: int) -> int | None:
     return None
 
 
+def command(pid: int) -> tuple[str, ...] | None:
+    """The arguments of a process as they are now, like those of its `program`; None where there is none."""
+    with suppress(OSError, ValueError):
+        folder = os.open(f"/proc/{pid}", _FOLDER)
+        try:
+            return _command(_arguments(folder))
+        finally:
+            os.close(folder)
+    return None
+
+
 def executable(pid: int) -> Identity | None:
     """Which file a process runs; None where that cannot be seen."""
     with suppress(OSError, ValueError):
@@ -134,7 +145,7 @@ def _read(folder: int, pid: int, status: _Status, wanted: Identity | None) -> Pr
         started=begun,
         path=image.path,
         shown=image.shown or _text(_content(folder, "comm", 64).rstrip(b"\n")),
-        command=tuple(_text(each[:ARGUMENT_BYTES_MAX]) for each in arguments),
+        command=_command(arguments),
         script=_script(folder, image, arguments),
         uid=status.uids[1],
         gid=status.gids[1],
@@ -264,6 +275,10 @@ def _mount(folder: int, name: str) -> bytes | None:
 def _arguments(folder: int) -> list[bytes]:
     content = _content(folder, "cmdline", COMMAND_BYTES_MAX)
     return content.removesuffix(b"\0").split(b"\0", ARGUMENTS_MAX)[:ARGUMENTS_MAX] if content else []
+
+
+def _command(arguments: Sequence[bytes]) -> tuple[str, ...]:
+    return tuple(_text(each[:ARGUMENT_BYTES_MAX]) for each in arguments)
 
 
 def _script(folder: int, image: _Image, arguments: Sequence[bytes]) -> str | None:

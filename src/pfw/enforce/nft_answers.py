@@ -84,9 +84,9 @@ def refill(plan: Plan) -> str:
 
 def label_words(place: Place, mask: int) -> list[str]:
     """How a label is asked of a packet: of the socket that would receive it, and of the packet, where whoever was asked
-    has written it."""
-    words = [f"meta mark & {mask:#010x}"]
-    return words if place is Place.OUT else [f"socket mark & {mask:#010x}", *words]
+    has written it. On loopback a packet has the label of who sent it; there whoever was asked decides by himself."""
+    label = f"meta mark & {mask:#010x}"
+    return [label] if place is Place.OUT else [f"socket mark & {mask:#010x}", f'iifname != "lo" {label}']
 
 
 def _look_ups(place: Place, mask: int) -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Detection: what is suspicious in many observations together. One file a detector; `detection.py` puts them to work."""
+"""Detection: what is suspicious in many observations together. One file a detector."""
