@@ -126,7 +126,8 @@ _NOTES = (
     '"each looked up" and OpenSnitch: every new connection waits for the daemon, which looks for the program of its '
     "socket. With labels the kernel decides alone; with rules for scripts the daemon does. That connections went the "
     "way that they should is checked by the counters of each",
-    "OpenSnitch has the one rule that allows everything, and looks programs up in /proc (its eBPF needs kprobes); the "
+    "OpenSnitch has the one rule that allows everything, and looks programs up in /proc (its eBPF needs kprobes). Most of "
+    "its time is that it has the kernel list all its connections, whose table is the bigger the more memory there is. The "
     "rules of pfw are for different programs that are there, of which the client is the last; whatever has no rule is "
     "blocked",
 )

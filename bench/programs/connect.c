@@ -6,7 +6,7 @@
 //
 // `out` says how many seconds it took, then how long each connect() was, in ns, a number a line. A connection is closed with
 // a reset, so nothing waits in TIME_WAIT. One that is not there after a while, or is refused, ends it with status 1. `labels` says
-// how long socket() and close() took together, and connect(), in ns, the mean of each.
+// how long socket() and close() took together, and connect(), in ns, the median of each.
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -127,22 +127,38 @@ static int go_out(struct sockaddr_in address, int count, double seconds)
 	return 0;
 }
 
+static int by_size(const void *left, const void *right)
+{
+	uint32_t a = *(const uint32_t *)left, b = *(const uint32_t *)right;
+
+	return (a > b) - (a < b);
+}
+
+static void print_median(int count)
+{
+	qsort(took, count, sizeof(*took), by_size);
+	printf("%u\n", took[count / 2]);
+}
+
 static int cost_of_labels(int count)
 {
 	struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
 	socklen_t size = sizeof(address);
 	int listener = make_listener(&address);
-	uint64_t began = now(), connecting = 0;
+	uint64_t began;
 
 	need(getsockname(listener, (struct sockaddr *)&address, &size) == 0, "getsockname");
-	for (int at = 0; at < count; at++)
-		close(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
-	printf("%.1f\n", (double)(now() - began) / count);
 	for (int at = 0; at < count; at++) {
-		connecting += connect_once(&address);
+		began = now();
+		close(socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0));
+		took[at] = now() - began;
+	}
+	print_median(count);
+	for (int at = 0; at < count; at++) {
+		took[at] = connect_once(&address);
 		take_all(listener);
 	}
-	printf("%.1f\n", (double)connecting / count);
+	print_median(count);
 	return 0;
 }
 
@@ -152,7 +168,7 @@ int main(int count, char **words)
 		serve(read_address(words[2]), atoi(words[3]));
 	if (count == 5 && !strcmp(words[1], "out"))
 		return go_out(read_address(words[2]), atoi(words[3]), atof(words[4]));
-	if (count == 3 && !strcmp(words[1], "labels"))
+	if (count == 3 && !strcmp(words[1], "labels") && atoi(words[2]) <= CONNECTIONS_MAX)
 		return cost_of_labels(atoi(words[2]));
 	fprintf(stderr, "usage: connect listen|out|labels …\n");
 	return 2;

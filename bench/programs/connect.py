@@ -16,6 +16,7 @@ import struct
 import sys
 import time
 from contextlib import suppress
+from statistics import median
 
 Address = tuple[str, int]
 _RESET = struct.pack("@ii", 1, 0)
@@ -48,15 +49,17 @@ def go_out(first: Address, count: int, seconds: float) -> None:
 def cost_of_labels(count: int) -> None:
     listener = _listener(_LOOPBACK)
     address = listener.getsockname()
-    began = time.perf_counter_ns()
+    took = []
     for _ in range(count):
+        began = time.perf_counter_ns()
         socket.socket().close()
-    print((time.perf_counter_ns() - began) / count)
-    connecting = 0
+        took.append(time.perf_counter_ns() - began)
+    print(median(took))
+    took = []
     for _ in range(count):
-        connecting += _connect_once(address)
+        took.append(_connect_once(address))
         _take_all(listener)
-    print(connecting / count)
+    print(median(took))
 
 
 def wait(first: Address, count: int) -> None:

@@ -369,4 +369,3 @@ def caller(arena: Arena) -> Client:  # noqa: F811
 
 def can(path: Path, how: int) -> bool:
     return os.access(path, how, effective_ids=True)
-

@@ -99,11 +99,19 @@ class Service:
         self.naming.watch(loop.watch)
         if self.labels is not None:
             loop.watch(self.labels.listen(), self._misses)
+        self._watch_state()
         loop.every(_CHECK_S, self.check)
         loop.every(_PROGRAMS_S, self._look_at_programs)
         self.check()
         _notify("READY=1")
         loop.run(self._deadline, self._due)
+
+    def _watch_state(self) -> None:
+        """Be woken when another policy comes into force (fcntl(2), F_NOTIFY); what is missed, `check` finds."""
+        signal.signal(signal.SIGIO, lambda *_: None)
+        with suppress(OSError):
+            self._state_folder = os.open(self.state.files.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.fcntl(self._state_folder, fcntl.F_NOTIFY, fcntl.DN_RENAME | fcntl.DN_MULTISHOT)
 
     def close(self) -> None:
         """Let go of everything; what the kernel has stays."""
@@ -144,6 +152,7 @@ class Service:
         return min(found, default=None)
 
     def _due(self) -> None:
+        self.force.refresh()
         now = clock.now()
         self.asking.do(self.prompts.tick(now))
         self.remembering.tick(now)

@@ -72,6 +72,20 @@ class Ended(Struct, frozen=True, gc=False):
     is_open: bool = False
 
 
+class Busy(Struct, frozen=True, gc=False):
+    """What a connection carried since `since`, told about once a second while it carries many packets. `sent` is what
+    whoever began it sent, `attempts` how many of those packets were a SYN."""
+
+    time: float
+    began: Began
+    since: float
+    sent_bytes: int
+    sent_packets: int
+    received_bytes: int
+    received_packets: int
+    attempts: int = 0
+
+
 class Stray(Struct, frozen=True, gc=False):
     """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that nobody
     asked for (backscatter)."""
@@ -189,8 +203,17 @@ class ProtocolTried(Struct, frozen=True, gc=False):
     protocol: int
 
 
+class LoginFailed(Struct, frozen=True, gc=False):
+    """A service says that somebody did not get in. `service` is a name of `/etc/services`, `source` who tried."""
+
+    time: float
+    service: str
+    source: bytes
+    user: str | None = None
+
+
 Observation = (
-    Began | Met | Confirmed | Ended | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
+    Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
     | ProtocolTried
 )  # fmt: skip
 

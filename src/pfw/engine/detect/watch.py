@@ -15,6 +15,7 @@ from pfw.model.flow import reverse_key, split_key
 from pfw.model.observation import (
     ArpSeen,
     Began,
+    Busy,
     Confirmed,
     Ended,
     Met,
@@ -32,6 +33,12 @@ SILENCE_S = 3.0
 IDLE_S = {TCP: 3600.0, UDP: 60.0}
 _IDLE_OTHER_S = 30.0
 _SWEEP_S = 1.0
+BUSY_S = 1.0
+"""So often at most a connection that carries many packets is told of,"""
+BUSY_PACKETS_PER_S = 100
+"""and many they are from here on."""
+_COUNTED = 128 - 1
+"""The clock is looked at for each 128th packet of a direction."""
 _UNREACHABLE = {(ICMP, 3), (ICMPV6, 1)}
 _PORT_CODES = {(ICMP, 3), (ICMPV6, 4)}
 _PORTS = Layout(">HH")
@@ -39,7 +46,7 @@ _KNOWN = frozenset({TCP, UDP, ICMP, ICMPV6})
 
 
 class _Connection:
-    __slots__ = ("attempts", "began", "closing", "confirmed", "key", "last", "met", "received", "received_packets",
+    __slots__ = ("attempts", "began", "closing", "confirmed", "counted", "key", "last", "met", "received", "received_packets",
                  "sent", "sent_packets")  # fmt: skip
 
     def __init__(self, key: bytes, began: Began) -> None:
@@ -51,6 +58,8 @@ class _Connection:
         self.confirmed = False
         self.closing = 0
         self.sent = self.sent_packets = self.received = self.received_packets = 0
+        # When it was last looked at for `Busy`, and what had been carried by then.
+        self.counted = (began.time, 0, 0, 0, 0, 0)
 
 
 class Watch:
@@ -79,6 +88,8 @@ class Watch:
                 known.last = time
                 known.sent += size
                 known.sent_packets += 1
+                if not known.sent_packets & _COUNTED:
+                    told.extend(_busy(known, time))
                 if flags:
                     told.extend(self._tcp_forth(known, time, flags))
                 elif not known.met:
@@ -87,6 +98,8 @@ class Watch:
                 known.last = time
                 known.received += size
                 known.received_packets += 1
+                if not known.received_packets & _COUNTED:
+                    told.extend(_busy(known, time))
                 if flags or not known.met:
                     told.extend(self._answer(known, time, flags))
             else:
@@ -99,6 +112,7 @@ class Watch:
         """What is left when nothing more comes."""
         told: list[Observation] = []
         for known in list(self._forth.values()):
+            told.extend(_busy(known, known.last, period_s=0.0))
             if not known.met:
                 told.append(Met(now, known.began, Reply.SILENT, known.attempts))
             else:
@@ -161,6 +175,7 @@ class Watch:
 
     def _over(self, known: _Connection, *, by_reset: bool = False) -> Iterator[Observation]:
         self._forget(known)
+        yield from _busy(known, known.last, period_s=0.0)
         if known.met:
             yield _ended(known, by_reset=by_reset)
 
@@ -209,6 +224,7 @@ class Watch:
         if known is None or known.met or (packet.protocol, packet.icmp_type) not in _UNREACHABLE:
             return
         is_port = (packet.protocol, packet.icmp_code) in _PORT_CODES
+        yield from _busy(known, time, period_s=0.0)
         yield from self._meet(known, time, Reply.REFUSED if is_port else Reply.FORBIDDEN)
         self._forget(known)
 
@@ -217,6 +233,18 @@ class Watch:
         if tried not in self._tried and len(self._tried) < self._capacity:
             self._tried.add(tried)
             yield ProtocolTried(time, source, destination, protocol)
+
+
+def _busy(known: _Connection, time: float, period_s: float = BUSY_S) -> Iterator[Busy]:
+    """What a connection carried since it was last looked at, if that was long enough ago."""
+    since, sent, sent_packets, received, received_packets, attempts = known.counted
+    if time - since < period_s:
+        return
+    known.counted = time, known.sent, known.sent_packets, known.received, known.received_packets, known.attempts
+    packets = known.sent_packets - sent_packets, known.received_packets - received_packets
+    if max(packets) >= BUSY_PACKETS_PER_S * max(time - since, BUSY_S):
+        yield Busy(time, known.began, since, known.sent - sent, packets[0], known.received - received, packets[1],
+                   known.attempts - attempts)  # fmt: skip
 
 
 def _ended(known: _Connection, *, by_reset: bool = False, is_open: bool = False) -> Ended:

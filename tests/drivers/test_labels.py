@@ -1,0 +1,213 @@
+"""Labels on sockets, written by the real kernel, in a control group of the test's own."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pfw.drivers import bpffs, labels
+from pfw.drivers.labels import Labels
+from pfw.model.program import File
+
+MASK = 0xFF003F00
+MARK, OTHER = 0x01000100, 0x02000000
+SO_MARK, SO_COOKIE = 36, 57
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Path]:
+    """Somewhere to pin."""
+    if os.geteuid() != 0:
+        pytest.skip("only root may load programs into the kernel")
+    reason = labels.usable()
+    if reason is not None:
+        pytest.skip(reason)
+    place = bpffs.folder(tmp_path)
+    yield place
+    labels.detach(place)
+    bpffs.let_go(tmp_path)
+
+
+@pytest.fixture
+def cgroup() -> Iterator[Path]:
+    root = labels.root_cgroup()
+    if root is None:
+        pytest.skip("no cgroup v2 is mounted here")
+    folder = root / f"pfw-test-labels-{os.getpid()}"
+    folder.mkdir()
+    yield folder
+    folder.rmdir()
+
+
+@pytest.fixture
+def found(place: Path, cgroup: Path) -> Iterator[Labels]:
+    made = labels.attach(place, cgroup, MASK)
+    yield made
+    made.close()
+
+
+def run(cgroup: Path, code: str) -> list[str]:
+    """What Python code in the control group prints, as words."""
+    join = f"open('{cgroup}/cgroup.procs', 'w').write('0')\n"
+    done = subprocess.run([sys.executable, "-c", f"import os, socket\n{join}{code}"], capture_output=True, text=True,
+                          check=True)  # fmt: skip
+    return done.stdout.split()
+
+
+def python(found: Labels) -> File:
+    with open(os.path.realpath(sys.executable), "rb") as file:
+        return found.identify([file.fileno()])[file.fileno()]
+
+
+MAKE = "s = socket.socket(); print(s.getsockopt(1, 36) & 0xffffffff)\n"
+
+
+def test_sockets_of_a_known_program_carry_its_mark(found, cgroup):
+    found.put_programs({python(found): MARK})
+    assert found.programs() == {python(found): MARK}
+    for kind in ("socket.AF_INET, socket.SOCK_STREAM", "socket.AF_INET6, socket.SOCK_DGRAM",
+                 "socket.AF_INET, socket.SOCK_RAW, 1"):  # fmt: skip
+        assert run(cgroup, f"print(socket.socket({kind}).getsockopt(1, 36))") == [str(MARK)]
+    assert run(cgroup, "print(socket.socket(socket.AF_UNIX).getsockopt(1, 36))") == ["0"]
+    found.remove_programs([python(found)])
+    assert run(cgroup, MAKE) == ["0"]
+
+
+def test_programs_outside_the_control_group_are_let_alone(found):
+    found.put_programs({python(found): MARK})
+    with socket.socket() as sock:
+        assert sock.getsockopt(socket.SOL_SOCKET, SO_MARK) == 0
+
+
+def test_the_other_bits_are_the_programs_and_ours_stay(found, cgroup):
+    found.put_programs({python(found): MARK})
+    said = run(cgroup, MAKE + "s.setsockopt(1, 36, 0xff0 | 0x3f00)\nprint(s.getsockopt(1, 36) & 0xffffffff)")
+    assert [int(word) for word in said] == [MARK, MARK | 0xF0], "the label's bits cannot be set by hand"
+
+
+def test_whole_marks_by_which_others_route_stay_whole(found, cgroup):
+    found.put_programs({python(found): MARK})
+    found.put_foreign([0xCA6C])
+    said = run(cgroup, MAKE + "s.setsockopt(1, 36, 0xca6c)\nprint(s.getsockopt(1, 36))\n"
+               "s.bind(('127.0.0.1', 0))\nprint(s.getsockopt(1, 36))")  # fmt: skip
+    assert [int(word) for word in said] == [MARK, 0xCA6C, 0xCA6C]
+    found.put_foreign([])
+    said = run(cgroup, MAKE + "s.setsockopt(1, 36, 0xca6c)\nprint(s.getsockopt(1, 36))")
+    assert int(said[1]) == MARK | 0xCA6C & ~MASK
+
+
+def test_users_are_part_of_the_mark(found, cgroup):
+    found.put_programs({python(found): MARK})
+    found.put_users({4711: 1}, {4712: 2}, {(MARK, 1): OTHER, (MARK, 3): OTHER | 0x100})
+    for uid, gid, wanted in ((0, 0, MARK), (4711, 1, OTHER), (4711, 4712, OTHER | 0x100)):
+        said = run(cgroup, f"os.setgid({gid}); os.setuid({uid})\n{MAKE}")
+        assert said == [str(wanted)]
+    assert run(cgroup, f"os.setgid(4712)\n{MAKE}") == ["0"], "bits without a mark of their own are no known program"
+    found.put_users({}, {}, {})
+    assert run(cgroup, f"os.setuid(4711)\n{MAKE}") == [str(MARK)]
+
+
+def test_the_owner_of_a_socket_is_noted_as_long_as_it_lives(found, cgroup):
+    code = "c = s.getsockopt(1, 57, 8); print(int.from_bytes(c, 'little'), os.getpid(), flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"import os, socket\nopen('{cgroup}/cgroup.procs', 'w').write('0')\n{MAKE}{code}"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    process.stdout.readline()
+    cookie, pid = map(int, process.stdout.readline().split())
+    owner = found.owner(cookie)
+    assert owner is not None
+    assert (owner.pid, owner.uid, owner.file) == (pid, 0, python(found))
+    with open(f"/proc/{pid}/stat") as file:
+        assert abs(int(file.read().rpartition(")")[2].split()[19]) - owner.started) <= 1
+    process.communicate("\n")
+    assert found.owner(cookie) is None
+
+
+def test_programs_without_a_label_are_told_of(found, cgroup):
+    found.listen()
+    run(cgroup, MAKE)
+    (miss,) = found.misses()
+    assert (miss.file, miss.uid) == (python(found), 0)
+    found.put_programs({python(found): MARK})
+    run(cgroup, MAKE)
+    assert found.misses() == []
+
+
+def test_files_are_told_apart_whatever_they_are_called(found, tmp_path):
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.write_text("x")
+    other.write_text("x")
+    (tmp_path / "link").symlink_to(one)
+    os.link(one, tmp_path / "hard")
+    opened = {name: os.open(tmp_path / name, os.O_PATH) for name in ("one", "other", "link", "hard")}
+    try:
+        told = found.identify(opened.values())
+        names = {name: told[descriptor] for name, descriptor in opened.items()}
+    finally:
+        for descriptor in opened.values():
+            os.close(descriptor)
+    assert names["one"] == names["link"] == names["hard"] != names["other"]
+    assert found.identify([]) == {}
+
+
+def test_they_stay_when_we_go_and_are_found_again(place, cgroup):
+    first = labels.attach(place, cgroup, MASK)
+    first.put_programs({python(first): MARK})
+    first.close()
+    assert run(cgroup, MAKE) == [str(MARK)]
+    again = labels.attach(place, cgroup, MASK)
+    assert again.programs() == {python(again): MARK}, "the same labels, not new ones"
+    again.close()
+    found = labels.find(place)
+    assert found is not None
+    assert found.mask == MASK
+    found.close()
+    other = labels.attach(place, cgroup, 0xFF000000)
+    assert other.programs() == {}, "another mask is another set of labels, in place of the first"
+    assert len(list(place.glob("labels_*"))) == 1
+    other.close()
+    assert labels.detach(place)
+    assert run(cgroup, MAKE) == ["0"]
+    assert labels.find(place) is None
+    assert not labels.detach(place)
+
+
+def test_who_is_admitted_may_write_labels(found, cgroup):
+    found.put_programs({python(found): MARK})
+    set_it = f"{MAKE}import struct\ns.setsockopt(1, 36, struct.pack('=I', {OTHER}))\nprint(s.getsockopt(1, 36))\n"
+    assert run(cgroup, set_it)[1] == str(MARK)
+    code = f"import os, socket\ninput()\nopen('{cgroup}/cgroup.procs', 'w').write('0')\n{set_it}"
+    words = [sys.executable, "-c", code]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    found.admit(process.pid)
+    assert process.communicate("\n")[0].split()[1] == str(OTHER)
+
+
+def test_what_cannot_be_is_an_os_error(place, tmp_path):
+    with pytest.raises(OSError, match="labels"):
+        labels.attach(place, tmp_path, MASK)
+    assert list(place.glob("labels_*")) == [], "nothing is left of it"
+    with pytest.raises(FileNotFoundError):
+        Labels(place / "not there")
+
+
+def test_a_folder_is_mounted_once_and_let_go(tmp_path):
+    if os.geteuid() != 0:
+        pytest.skip("only root may mount")
+    try:
+        place = bpffs.folder(tmp_path)
+    except OSError as error:
+        pytest.skip(f"no bpf file system here: {error}")
+    assert bpffs.folder(tmp_path) == place == bpffs.found(tmp_path)
+    bpffs.let_go(tmp_path)
+    assert bpffs.found(tmp_path) is None
+    assert ctypes.CDLL(None).umount2(os.fsencode(place), 0) != 0, "nothing is mounted there any more"
