@@ -55,6 +55,8 @@ class Candidate:
 
     def __init__(self, name: str, pair: Pair, group: ControlGroup, words: Sequence[str], check: Check) -> None:
         self.name = name
+        self.asks = False
+        """Whether each connection waits for a daemon."""
         self.rates: list[float] = []
         self.rates_at_once: list[float] = []
         self.took_us: list[float] = []
@@ -126,10 +128,11 @@ _NOTES = (
     '"each looked up" and OpenSnitch: every new connection waits for the daemon, which looks for the program of its '
     "socket. With labels the kernel decides alone; with rules for scripts the daemon does. That connections went the "
     "way that they should is checked by the counters of each",
-    "OpenSnitch has the one rule that allows everything, and looks programs up in /proc (its eBPF needs kprobes). Most of "
-    "its time is that it has the kernel list all its connections, whose table is the bigger the more memory there is. The "
-    "rules of pfw are for different programs that are there, of which the client is the last; whatever has no rule is "
-    "blocked",
+    "OpenSnitch has the one rule that allows everything, and looks programs up in /proc (its eBPF needs kprobes). It "
+    "has the kernel list all connections each time, whose table is the bigger the more memory there is: most of its "
+    "time goes there. The rules of pfw are for different programs that are there, of which the client is the last; "
+    "whatever has no rule is blocked",
+    f"{AT_ONCE} clients at once only where a daemon is asked, to see what it can do at most",
 )
 
 
@@ -143,8 +146,9 @@ def _take_turns(setting: Setting, everyone: list[Candidate]) -> None:
     for turn in range(_slices(setting)):
         for each in everyone:
             each.slice(core)
-        for each in everyone if turn % 2 == 0 else ():
-            each.slice_at_once()
+        for each in everyone:
+            if each.asks and turn % 2 == 0:
+                each.slice_at_once()
     for each in everyone:
         each.check(each.connections)
 
@@ -159,8 +163,8 @@ def _tell(section: Section, everyone: list[Candidate]) -> None:
             spread([median(each.rates)]),
             share(each.rates, nothing.rates),
             NOTHING if other is None else share(each.rates, other.rates, 1),
-            spread([median(each.rates_at_once)]),
-            NOTHING if other is None else share(each.rates_at_once, other.rates_at_once, 1),
+            spread([median(each.rates_at_once)] if each.asks else []),
+            NOTHING if other is None or not each.asks else share(each.rates_at_once, other.rates_at_once, 1),
             f"{middle:,.0f}",
             f"{most:,.0f}",
         )
@@ -195,7 +199,7 @@ class _Maker:
             if not (counts[counted] >= connections if counted else counts["queued"] < connections / 100):
                 raise BenchError(f"{name}: {connections} connections went another way: {counts}")
 
-        return self._made(name, pair, group, check)
+        return self._made(name, pair, group, check, asks=bool(counted))
 
     def opensnitch(self) -> Candidate:
         pair, group = self._place()
@@ -207,16 +211,20 @@ class _Maker:
             if queued < connections:
                 raise BenchError(f"OpenSnitch has seen {queued} packets of {connections} connections")
 
-        return self._made("OpenSnitch 1.5", pair, group, check)
+        return self._made("OpenSnitch 1.5", pair, group, check, asks=True)
 
     def _place(self) -> tuple[Pair, ControlGroup]:
         pair = self._pairs.pair()
         self._pairs.enter_context(far_end(self._setting, pair))
         return pair, self._pairs.enter_context(control_group())
 
-    def _made(self, name: str, pair: Pair, group: ControlGroup, check: Check = lambda _: None) -> Candidate:
+    def _made(
+        self, name: str, pair: Pair, group: ControlGroup, check: Check = lambda _: None, *, asks: bool = False
+    ) -> Candidate:
         say(f"bench: connecting, {name} is up")
-        return Candidate(name, pair, group, self._words, check)
+        made = Candidate(name, pair, group, self._words, check)
+        made.asks = asks
+        return made
 
 
 def programs(setting: Setting, pairs: Pairs) -> list[Candidate]:

@@ -210,7 +210,8 @@ static __always_inline __u32 label(__u32 mark, __u64 cookie, int is_new)
 		if (!own)
 			tell(&file);
 	}
-	if ((mark & ~settings->mask) && bpf_map_lookup_elem(&foreign, &mark))
+	// No label is a mark by which others route, even where that consists of bits of ours alone.
+	if (mark && bpf_map_lookup_elem(&foreign, &mark))
 		own = mark & settings->mask;
 	if (cookie) {
 		known = is_new ? 0 : bpf_map_lookup_elem(&owners, &cookie);

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from tests.netns.conftest import CABLE, HERE, HERE6, THERE, THERE6, Namespace, i
 from tests.netns.programs_lab import WEB, Lab
 
 from pfw.drivers import labels
+from pfw.drivers.processes import executable
 
 NOBODY = 65534
 REACHED, STOPPED, REFUSED = 0, 1, 3
@@ -53,6 +56,22 @@ class Arena:
         shutil.copy2(of or self.evil, new)
         new.replace(place)
         return place
+
+    @contextmanager
+    def unseen(
+        self, program: Path, how: str, *more: str | Path, becomes: Path, to: str = THERE, port: int = WEB
+    ) -> Iterator[subprocess.Popen[str]]:
+        """An attack by a program that has become another one before the daemon could look at it."""
+        assert self.lab.daemon is not None
+        self.lab.daemon.send_signal(signal.SIGSTOP)
+        with self.lab.start(*as_user(NOBODY), program, how, to, str(port), *more) as process:
+            try:
+                wanted = (becomes.stat().st_dev, becomes.stat().st_ino)
+                self.lab.until(lambda: executable(process.pid) == wanted, f"it is {becomes}")
+            finally:
+                self.lab.daemon.send_signal(signal.SIGCONT)
+            yield process
+            process.kill()
 
     def receives(self, program: Path, how: str, port: int, *more: str | Path) -> bool:
         """Whether somebody at the other end can connect to a program that listens here."""

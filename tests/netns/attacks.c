@@ -179,8 +179,9 @@ static int accepted(int sock)
 	return REACHED;
 }
 
-// Begins to connect and becomes another program at once; a child that has the same socket waits for the answer.
-static int change(char *program)
+// Begins to connect and becomes another program at once, which has the socket, too, or has not; a child that has it waits for
+// the answer.
+static int change(char *program, int keeps)
 {
 	int sock = socket(family, SOCK_STREAM | SOCK_NONBLOCK, 0);
 	pid_t pid = fork();
@@ -191,7 +192,7 @@ static int change(char *program)
 		_exit(answered(sock));
 	}
 	snprintf(number, sizeof(number), "%d", pid);
-	fcntl(sock, F_SETFD, FD_CLOEXEC);
+	fcntl(sock, F_SETFD, keeps ? 0 : FD_CLOEXEC);
 	connect(sock, (void *)&other, other_size);
 	execl(program, program, "reap", number, NULL);
 	return refused(program);
@@ -469,7 +470,9 @@ int main(int count, char **words)
 	if (is("datagram-from"))
 		return datagram_from(atoi(more));
 	if (is("change"))
-		return change(more);
+		return change(more, 0);
+	if (is("change-keeping"))
+		return change(more, 1);
 	if (is("change-listening"))
 		return change_listening(more);
 	if (is("vfork"))

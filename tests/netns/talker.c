@@ -47,9 +47,16 @@ static int opened(int type, int protocol)
 {
 	int one = 1, sock = socket(family, type, protocol);
 	struct timeval wait = {1, 200000};
+	const char *from = getenv("FROM");
 
 	setsockopt(sock, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait));
 	setsockopt(sock, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait));
+	if (from && type == SOCK_DGRAM && !protocol) {
+		struct sockaddr_storage here = {.ss_family = family};
+
+		((struct sockaddr_in6 *)&here)->sin6_port = htons(atoi(from));
+		bind(sock, (void *)&here, other_size);
+	}
 	// So that a socket without a fixed other end hears of a refusal, too.
 	setsockopt(sock, family == AF_INET ? SOL_IP : SOL_IPV6, family == AF_INET ? IP_RECVERR : IPV6_RECVERR, &one, sizeof(one));
 	return sock;

@@ -174,7 +174,19 @@ def reached(at: Namespace, port: int, address: str = "10.77.0.1") -> bool:
     return at.call(connect)
 
 
-@pytest.mark.parametrize("mask", ["0x7f", "0xfff00000", "0x3"])
+def test_a_mask_that_is_too_small(lab: Lab) -> None:  # noqa: F811
+    """Two programs and all others need three labels; half of four numbers are labels, and 0 is none."""
+    lab.firewall.write(rules(allows(lab, "plain"), allows(lab, "vpn")))
+    done = subprocess.run(
+        lab.daemon_words("--mask", "0x3"), env=lab.firewall.environment, capture_output=True, text=True, check=False,
+        timeout=20,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "do not fit into the mask 0x3" in done.stderr
+    assert lab.here.run("nft", "list", "tables").stdout == ""
+
+
+@pytest.mark.parametrize("mask", ["0x7f", "0xfff00000", "0xe"])
 def test_other_bits(lab: Lab, roads: Roads, mask: str) -> None:  # noqa: F811
     lab.up(rules(allows(lab, "plain")), "--mask", mask)
     assert gets_out(lab, "plain", 9001)
@@ -256,12 +268,12 @@ def test_published_ports(lab: Lab, net: Any, namespace: Callable[[], Namespace])
         ip("-n", each.name, "addr", "add", f"172.17.0.{last}/16", "dev", name)
     ip("-n", behind.name, "route", "add", "default", "via", "172.17.0.1")
     table = """table ip others {
-	chain dnat { type nat hook prerouting priority dstnat; tcp dport 8081 dnat to 172.17.0.2:80; }
+	chain published { type nat hook prerouting priority dstnat; tcp dport 8081 dnat to 172.17.0.2:80; }
 }
 """
     subprocess.run(lab.here.command("nft", "-f", "-"), input=table, text=True, check=True, capture_output=True)
     server = behind.call(lambda: socket.create_server(("172.17.0.2", 80)))
-    web = {"name": "web", "action": "allow", "direction": "in", "protocol": "tcp", "port": 8081}
+    web = {"name": "web", "action": "allow", "direction": "forward", "protocol": "tcp", "port": 8081}
 
     def published() -> bool:
         try:

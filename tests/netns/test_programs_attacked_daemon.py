@@ -102,16 +102,21 @@ def test_a_flood_that_nobody_reads(arena: Arena) -> None:  # noqa: F811
 
 
 def test_a_name_that_would_steer_a_terminal(arena: Arena) -> None:  # noqa: F811
-    """It stands in `pfw ask --list` on one line, with nothing in it that a terminal obeys; and it is no rule."""
+    """It stands in `pfw ask --list` on one line, with nothing in it that a terminal obeys; it is no rule, since with its
+    star it would be one about others, but can be answered for a time, whatever is in force then."""
     arena.lab.up(asking(arena))
-    evil = arena.copy("own/x\x1b[2J\x07\n\u202e7 allow *")
+    evil = arena.copy("own/x\x1b[2J\x07\n\u202e7 allow own u9 *")
     with arena.lab.watching(), arena.lab.start(evil, "fetch", THERE, str(FIRST_PORT)) as process:
         prompt = prompt_of_flood(arena)
         listed = arena.lab.pfw("ask", "--list").stdout
         with pytest.raises(ApiError, match="other programs"):
             arena.lab.answer(prompt.id, "allow", "always", "anywhere")
         process.kill()
-    assert "7 allow *" in listed
+        arena.lab.answer(prompt.id, "allow", "time", "anywhere", 600)
+        with caller(arena) as client:
+            client.call("Reload", Nothing(), told.ReloadResult)
+        assert arena.attack(evil, "fetch") == REACHED
+    assert "7 allow own u9 *" in listed
     assert all(line.isprintable() for line in listed.split("\n"))
     assert not any(line.startswith("7 allow") for line in listed.splitlines())
 
@@ -191,17 +196,21 @@ def test_loopback_where_the_policy_closes_it(arena: Arena) -> None:  # noqa: F81
     would receive it."""
     closed = policy(allow("out", str(arena.good)), allow("in", str(arena.good)), base={"loopback": False})
     arena.lab.up(closed)
-    for listener, how, caller, result in (
-        (arena.good, "listen", arena.good, REACHED),
-        (arena.good, "listen", arena.evil, STOPPED),
-        (arena.evil, "listen", arena.good, STOPPED),
-        (arena.copy("changer"), "change-listening", arena.good, STOPPED),
+    for listener, program, result in (
+        (arena.good, arena.good, REACHED),
+        (arena.good, arena.evil, STOPPED),
+        (arena.evil, arena.good, STOPPED),
     ):
-        with arena.lab.start(listener, how, "127.0.0.1", "9100", arena.good) as process:
+        with arena.lab.start(listener, "listen", "127.0.0.1", "9100") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "listening\n"
-            assert arena.attack(caller, "fetch", to="127.0.0.1", port=9100) == result
+            assert arena.attack(program, "fetch", to="127.0.0.1", port=9100) == result
             process.kill()
+    words = (arena.copy("changer"), "change-listening", arena.good)
+    with arena.unseen(*words, becomes=arena.good, to="127.0.0.1", port=9101) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "listening\n"
+        assert arena.attack(arena.good, "fetch", to="127.0.0.1", port=9101) == STOPPED
 
 
 # -- files and the interface

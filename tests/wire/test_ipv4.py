@@ -62,12 +62,12 @@ def test_length_zero_is_what_a_sending_host_sees(make):
 def test_fragments(make):
     segment = make.udp(b"x" * 24)
     first = raw(make.ipv4(segment[:16], 17, fragment=0x2000))
-    assert first.fragment == Fragment(7, 0, True)
+    assert first.fragment == Fragment(7, 0, True, 16)
     assert first.key is not None
     assert first.anomalies == ()
     assert not in_order(first)
     later = raw(make.ipv4(segment[16:], 17, fragment=0x0002))
-    assert later.fragment == Fragment(7, 16, False)
+    assert later.fragment == Fragment(7, 16, False, 16)
     assert (later.key, later.protocol, later.source, later.undecodable) == (None, 17, make.source, False)
     assert later.anomalies == ()
 

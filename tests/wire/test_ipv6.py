@@ -115,10 +115,10 @@ def test_no_next_header_is_no_fault_but_no_flow_either(make):
 def test_fragments(make):
     segment = make.udp(b"x" * 32)
     first = raw(make.ipv6(fragment(17) + segment[:16], 44))
-    assert (first.fragment, first.anomalies) == (Fragment(9, 0, True), ())
+    assert (first.fragment, first.anomalies) == (Fragment(9, 0, True, 16), ())
     assert first.key is not None
     later = raw(make.ipv6(fragment(17, 16, more=False) + segment[16:], 44))
-    assert (later.fragment, later.anomalies, later.key) == (Fragment(9, 16, False), (), None)
+    assert (later.fragment, later.anomalies, later.key) == (Fragment(9, 16, False, 24), (), None)
     assert (later.protocol, later.undecodable) == (17, False)
     tiny = raw(make.ipv6(fragment(17) + segment[:4], 44))
     assert (tiny.key, tiny.undecodable, tiny.anomalies) == (None, False, ("decoder.udp.pkt_too_small",))

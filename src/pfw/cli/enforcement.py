@@ -43,7 +43,8 @@ class BanStatus(Struct, frozen=True):
 
 
 class Status(Struct, frozen=True, kw_only=True):
-    """All that `pfw status` tells. `intact` is False where somebody else has changed our part of the ruleset."""
+    """All that `pfw status` tells. `intact` is False where somebody else has changed our part of the ruleset, `daemon`
+    where the policy needs the daemon and it does not run."""
 
     active: bool
     backend: str | None = None
@@ -51,6 +52,7 @@ class Status(Struct, frozen=True, kw_only=True):
     applied: float | None = None
     changed_since: bool | None = None
     intact: bool | None = None
+    daemon: bool | None = None
     panic: bool = False
     pending_until: float | None = None
     rules: Sequence[RuleStatus] = ()
@@ -71,6 +73,7 @@ def status_facts(status: Status) -> dict[str, object]:
         "applied": _when(status.applied),
         "changed_since": status.changed_since,
         "intact": status.intact,
+        "daemon": status.daemon,
         "panic": status.panic,
         "pending_until": _when(status.pending_until),
         "rules": [
@@ -114,6 +117,8 @@ def status_lines(status: Status, now: float) -> list[str]:
         lines.append(f"taken back at {moment_text(status.pending_until)} unless confirmed: pfw confirm")
     if status.intact is False:
         lines.append("somebody else has changed our part of the ruleset: pfw up puts it right, pfw doctor says more")
+    if status.daemon is False:
+        lines.append("pfw daemon does not run: new programs, and what is asked, are dropped until it does")
     if status.changed_since:
         lines.append("the policy file has changed since: pfw up puts it in force")
     lines += [printable(note) for note in status.notes]

@@ -17,7 +17,7 @@ from pfw.daemon.state import GUARD_REPORT, State
 from pfw.drivers import clock
 from pfw.enforce.conditions import CannotError
 from pfw.enforce.plan import PlanError, make_plan
-from pfw.enforce.programs import MASK
+from pfw.enforce.programs import MASK, names_programs
 from pfw.model.policy import Policy, PolicyError, public_source
 from pfw.model.text import counted, printable
 from pfw.policy.difference import difference, facts, lines
@@ -202,6 +202,8 @@ def _status(remembered: State) -> screen.Status:
         packets, size, untold = (did.packets, did.bytes, did.untold) if did is not None else (0, 0, 0)
         found.append(screen.RuleStatus(each.name, each.action, packets, size, last, untold, always=each.index is None))
     pending = remembered.pending()
+    policy = _policy(remembered, applied.generation, applied.path)
+    needs_daemon = policy is not None and names_programs(policy)
     return screen.Status(
         active=True,
         backend=backend.name,
@@ -209,11 +211,12 @@ def _status(remembered: State) -> screen.Status:
         applied=applied.time,
         changed_since=_changed(applied.path, applied.sha256),
         intact=(live.generation, live.fingerprint) == (applied.generation, applied.fingerprint),
+        daemon=programs.running() is not None if needs_daemon else None,
         panic=bool(panicking.where()),
         pending_until=None if pending is None else pending.until,
         rules=found,
         bans=bans,
-        lists=list_status(remembered, _policy(remembered, applied.generation, applied.path)),
+        lists=list_status(remembered, policy),
         notes=applied.notes,
     )
 

@@ -14,9 +14,11 @@ from msgspec.structs import replace
 
 from pfw.daemon.attribution import Attribution, Found
 from pfw.daemon.force import Force
+from pfw.daemon.programs import reroutes
 from pfw.daemon.remembering import Remembering
 from pfw.drivers import clock
 from pfw.drivers.nfqueue import QueueReader
+from pfw.enforce.programs import written
 from pfw.engine.prompts import Prompts
 from pfw.model.event import Source
 from pfw.model.flow import Direction, Flow, Moment, make_flow, split_key
@@ -90,9 +92,13 @@ class Asking:
         flow = replace(flow, direction=direction, interface=interface)
         owner = self._attribution.of(flow, index, packet.uid, int.from_bytes(key[-4:-2], "big"))
         label = self._force.label(owner)
-        if label is not None and packet.mark & self._force.mask != label:
+        mark = packet.mark & ~self._force.mask | (label or 0) | written(self._force.mask)
+        is_labelled = packet.mark & self._force.mask in (label, mark & self._force.mask)
+        # What others route by its mark keeps that, and is decided here.
+        if label is not None and not is_labelled and not reroutes(self._force.routes, packet.mark, mark):
             self.counts["labelled"] += 1
-            self._repeat(packet, label)
+            with suppress(OSError):
+                self._reader.repeat(packet.id, mark)
         else:
             self._decide(packet, key, self._force.described(flow, owner), owner)
 
@@ -127,11 +133,6 @@ class Asking:
         self.counts["asked"] += 1
         rule = verdict.rule or f"default {flow.direction}"
         self.do(self.prompts.packet(packet.id, key, flow, subject, owner.program, owner.certainty, rule, now))
-
-    def _repeat(self, packet: Queued, label: int) -> None:
-        mark = packet.mark & ~self._force.mask | label
-        with suppress(OSError):
-            self._reader.repeat(packet.id, mark)
 
     def _verdict(self, packet: Queued, *, accept: bool) -> None:
         with suppress(OSError):

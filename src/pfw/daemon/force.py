@@ -13,7 +13,7 @@ from contextlib import suppress
 from pfw.daemon import machine
 from pfw.daemon.attribution import Found
 from pfw.daemon.describing import Describer
-from pfw.daemon.programs import LabelBook, Programs, foreign_marks, real_path, resolved
+from pfw.daemon.programs import LabelBook, Programs, routing_marks, real_path, resolved
 from pfw.daemon.state import CURRENT, Applied, State
 from pfw.drivers import netfilter
 from pfw.drivers.labels import Labels
@@ -57,6 +57,8 @@ class Force:
         self._buckets: dict[int, Buckets] = {}
         self._paths: dict[str, str] = {}
         self._recalled = False
+        self.routes = routing_marks(mask)
+        """The marks by which others route, with the bits that count."""
 
     @property
     def is_asking(self) -> bool:
@@ -124,9 +126,14 @@ class Force:
             return None
         return self.own.get(self.own_key(program.path or "", found.bits), found.mark)
 
+    def look_at_routes(self) -> bool:
+        """Read anew by which marks others route; whether that has changed."""
+        before, self.routes = self.routes, routing_marks(self.mask)
+        return before != self.routes
+
     def book(self) -> LabelBook:
         """The numbers of labels as they stand in the state now."""
-        return LabelBook(self._state, self.mask, foreign_marks(self.mask))
+        return LabelBook(self._state, self.mask, self.routes)
 
     def class_of(self, owner: Found) -> ProgramClass | None:
         """The class of whoever owns a connection; None where that is not certain, or nothing asks for it."""
@@ -192,7 +199,10 @@ class Force:
         key = self.own_key(path, found.bits)
         if key not in self.own:
             book = self.book()
-            self.own[key] = spread(book.number(key), self.mask)
+            try:
+                self.own[key] = spread(book.number(key), self.mask)
+            except CannotError:
+                return None
             book.keep()
             self._place(self.own[key], found)
             if owner.file is not None and self.programs is not None and not found.bits:

@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from pfw.daemon.state import State
 from pfw.drivers import bpffs, labels, netlink, store
 from pfw.drivers.labels import Labels
-from pfw.enforce.conditions import Classes, ProgramClass
-from pfw.enforce.programs import Labelling, gather
+from pfw.enforce.conditions import CannotError, Classes, ProgramClass
+from pfw.enforce.programs import Labelling, gather, labels_max, spread
 from pfw.model.policy import Policy
 from pfw.model.program import File
 from pfw.model.rule import App, Rule
@@ -31,6 +31,8 @@ from pfw.wire.error import WireError
 BOOK = "labels.json"
 RUNNING = "daemon.json"
 BPFFS = Path("/sys/fs/bpf")
+OFTEN_ROUTED = (0xCA6C, 0x6D6F6C65)
+"""The marks of wg-quick (51820) and Mullvad, whose routing may come when labels have been given already."""
 FILES_MAX = 16384
 """So many files are kept open, and never more than half of what this process may."""
 _HASH_BYTES = 1 << 20
@@ -54,24 +56,41 @@ class _Book(Struct):
 class LabelBook:
     """The numbers of labels in the state folder: what has one keeps it as long as there is room for others."""
 
-    def __init__(self, state: State, mask: int, foreign: Iterable[int] = ()) -> None:
+    def __init__(self, state: State, mask: int, routes: Iterable[tuple[int, int]] = ()) -> None:
         self._state = state
         self._mask = mask
+        self._routes = frozenset(routes)
         # A mark by which others route would be taken for a label with these bits.
-        self._refused = {0, *(gather(mark, mask) for mark in foreign)}
+        self._refused = {0, *(gather(mark, mask) for mark in (*OFTEN_ROUTED, *(mark for mark, _ in self._routes)))}
         self._book = _decoded(state.files.read(BOOK))
-        self._size = 1 << mask.bit_count()
-        self._free = iter(set(range(self._size)) - set(self._book.numbers.values()) - self._refused)
+        self._given: set[int] = set()
+        free = set(range(labels_max(mask))) - set(self._book.numbers.values())
+        self._free = (number for number in sorted(free) if self._fits(number))
 
     def number(self, key: str) -> int:
-        """The number of a key, where it has none a new one, or of all that are taken the one unused for longest."""
+        """The number of a key, where it has none a new one, or of all that are taken the one unused for longest. Raises
+        CannotError where all are in use now."""
         found = self._book.numbers.pop(key, None)
-        if found is None or found in self._refused:
+        if found is None or not self._fits(found):
             found = next(self._free, None)
         if found is None:
-            found = self._book.numbers.pop(next(iter(self._book.numbers)))
+            found = self._taken_away()
+        self._given.add(found)
         self._book.numbers[key] = found
         return found
+
+    def _fits(self, number: int) -> bool:
+        """Whether it can be a label, and packets that carry it go where they would go without."""
+        in_range = number < labels_max(self._mask) and number not in self._refused
+        return in_range and not reroutes(self._routes, 0, spread(number, self._mask))
+
+    def _taken_away(self) -> int:
+        for key, number in list(self._book.numbers.items()):
+            if number not in self._given:
+                del self._book.numbers[key]
+                if self._fits(number):
+                    return number
+        raise CannotError(f"labels for so many programs do not fit into the mask {self._mask:#x}: pfw daemon --mask")
 
     def keys(self) -> dict[int, str]:
         """The key of each number."""
@@ -109,14 +128,24 @@ def running() -> Running | None:
 def book(state: State) -> LabelBook | None:
     """The book, where somebody runs who tells programs apart."""
     daemon = running()
-    return None if daemon is None else LabelBook(state, daemon.mask, foreign_marks(daemon.mask))
+    return None if daemon is None else LabelBook(state, daemon.mask, routing_marks(daemon.mask))
 
 
 def foreign_marks(mask: int) -> frozenset[int]:
     """Marks by which routing rules of others go where bits of ours count too: with a label they would no longer fit."""
+    return frozenset(mark for mark, _ in routing_marks(mask))
+
+
+def routing_marks(mask: int) -> frozenset[tuple[int, int]]:
+    """These marks, each with the bits that count."""
     with suppress(OSError, WireError):
-        return frozenset(mark for mark, counts in netlink.rule_marks() if counts & mask)
+        return frozenset((mark, counts) for mark, counts in netlink.rule_marks() if counts & mask)
     return frozenset()
+
+
+def reroutes(routes: Iterable[tuple[int, int]], before: int, after: int) -> bool:
+    """Whether one mark in place of another makes a packet go another way."""
+    return any(((before ^ mark) & counts == 0) != ((after ^ mark) & counts == 0) for mark, counts in routes)
 
 
 def resolved(policy: Policy) -> Policy:

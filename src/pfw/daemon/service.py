@@ -27,7 +27,7 @@ from pfw.daemon.force import Force
 from pfw.daemon.lasting import add_rule
 from pfw.daemon.loop import Loop
 from pfw.daemon.naming import Naming
-from pfw.daemon.programs import FILES_MAX, RUNNING, Running, foreign_marks
+from pfw.daemon.programs import FILES_MAX, RUNNING, Running
 from pfw.daemon.remembering import Remembering
 from pfw.daemon.state import State
 from pfw.daemon.views import Census, Connections
@@ -130,6 +130,8 @@ class Service:
         self.force.refresh()
         if self.force.is_asking and not self._is_handed_over():
             self._hand_over()
+        if self.force.look_at_routes() and self.labels is not None:
+            self.labels.put_foreign(mark for mark, _ in self.force.routes)
         self.api.attended()
 
     def status(self) -> dict[str, int]:
@@ -171,7 +173,7 @@ class Service:
             return
         self._hand_over()
         if self.labels is not None:
-            self.labels.put_foreign(foreign_marks(self.force.mask))
+            self.labels.put_foreign(mark for mark, _ in self.force.routes)
             self._label_open_sockets()
 
     def _hand_over(self) -> None:

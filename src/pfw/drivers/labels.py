@@ -132,7 +132,7 @@ class Labels:
 
     def put_foreign(self, marks: Iterable[int]) -> None:
         """Whole marks by which others route: sockets that carry one get no label."""
-        wanted = set(marks)
+        wanted = set(marks) - {0}
         for key in self._foreign.all_keys():
             if _MARK.unpack(key)[0] not in wanted:
                 self._foreign.remove(key)

@@ -26,6 +26,7 @@ from pfw.enforce.nft_table import (
     log_prefix,
     table,
 )
+from pfw.enforce.programs import written
 from pfw.model.packet import PORT_PROTOCOLS
 from pfw.model.prompt import Scope
 
@@ -83,10 +84,10 @@ def refill(plan: Plan) -> str:
 
 
 def label_words(place: Place, mask: int) -> list[str]:
-    """How a label is asked of a packet: of the socket that would receive it, and of the packet, where whoever was asked
-    has written it. On loopback a packet has the label of who sent it; there whoever was asked decides by himself."""
-    label = f"meta mark & {mask:#010x}"
-    return [label] if place is Place.OUT else [f"socket mark & {mask:#010x}", f'iifname != "lo" {label}']
+    """How a label is asked of a packet: of the socket that sends or would receive it, and of the packet, where whoever
+    was asked has written it. On loopback a packet has the label of who sent it; there whoever was asked decides by himself."""
+    label = f"meta mark & {mask:#010x} ^ {written(mask):#010x}"
+    return [f"socket mark & {mask:#010x}", label if place is Place.OUT else f'iifname != "lo" {label}']
 
 
 def _look_ups(place: Place, mask: int) -> Iterator[str]:

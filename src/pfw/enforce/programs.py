@@ -95,6 +95,17 @@ def spread(number: int, mask: int) -> int:
     return mark
 
 
+def written(mask: int) -> int:
+    """The bit that a label has where whoever was asked has written it on a packet: no socket's has it, so a label that
+    a rule of others happened to write, or that a packet brings along, is none."""
+    return 1 << mask.bit_length() - 1
+
+
+def labels_max(mask: int) -> int:
+    """So many numbers do labels have, 0 among them, which is none."""
+    return 1 << mask.bit_count() - 1
+
+
 def gather(mark: int, mask: int) -> int:
     """The number that a mark holds in these bits."""
     number, at = 0, 0

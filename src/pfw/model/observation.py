@@ -35,8 +35,10 @@ class Reply(StrEnum):
     """A reset, or ICMP that the port cannot be reached."""
     FORBIDDEN = "forbidden"
     """ICMP that says more: host, network or protocol out of reach, or administratively prohibited."""
+    EXPIRED = "expired"
+    """ICMP that it did not get there in time, as traceroute wants it: nothing is known of the other end."""
     SILENT = "silent"
-    """Nothing within SILENCE_S (`engine/detect/watch.py`)."""
+    """Nothing within SILENCE_S (`engine/detect/watch.py`). Not told of what goes to many at once."""
 
 
 class Met(Struct, frozen=True, gc=False):
@@ -50,8 +52,8 @@ class Met(Struct, frozen=True, gc=False):
 
 
 class Confirmed(Struct, frozen=True, gc=False):
-    """Whoever began a TCP connection went on after the SYN-ACK, with an acknowledgement or a reset of its own: its
-    address is not forged."""
+    """Whoever began a TCP connection went on after the SYN-ACK. With an acknowledgement its address is not forged. A
+    reset says less (`by_reset`): a host in whose name somebody else began sends one, too, and it can be forged."""
 
     time: float
     began: Began
@@ -60,7 +62,7 @@ class Confirmed(Struct, frozen=True, gc=False):
 
 class Ended(Struct, frozen=True, gc=False):
     """A connection that had a reply is over, or has been silent for long; also what is open at the end. `sent` is what
-    whoever began it sent."""
+    whoever began it sent. One that `is_older` than the capture has no `Began` before; who began it is guessed."""
 
     time: float
     began: Began
@@ -70,6 +72,7 @@ class Ended(Struct, frozen=True, gc=False):
     received_packets: int
     by_reset: bool = False
     is_open: bool = False
+    is_older: bool = False
 
 
 class Busy(Struct, frozen=True, gc=False):
@@ -88,7 +91,8 @@ class Busy(Struct, frozen=True, gc=False):
 
 class Stray(Struct, frozen=True, gc=False):
     """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that nobody
-    asked for (backscatter)."""
+    asked for (backscatter). An ACK counts when nothing else of a connection has come for some seconds: `time` is the
+    packet's, what was told before may be later."""
 
     time: float
     source: bytes

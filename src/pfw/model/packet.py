@@ -55,11 +55,13 @@ def flag_letters(flags: int) -> str:
 
 
 class Fragment(Struct, frozen=True, gc=False):
-    """The fragment fields of an IPv4 header or an IPv6 fragment header (RFC 791, RFC 8200)."""
+    """The fragment fields of an IPv4 header or an IPv6 fragment header (RFC 791, RFC 8200), and how many bytes of the
+    datagram follow them."""
 
     ident: int
     offset_bytes: int
     more: bool
+    size_bytes: int = 0
 
 
 class Arp(Struct, frozen=True, gc=False):

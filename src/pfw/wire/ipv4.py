@@ -52,7 +52,7 @@ def read_ipv4(draft: Draft) -> bool:
     offset = (fragment & 0x1FFF) * 8
     more = bool(fragment & 0x2000)
     if offset or more:
-        draft.fragment = Fragment(ident, offset, more)
+        draft.fragment = Fragment(ident, offset, more, draft.end - draft.at)
         draft.partial = more
         if header + offset + draft.end - draft.at > MAX_PACKET_BYTES:
             draft.refuse("decoder.ipv4.frag_pkt_too_large")

@@ -120,7 +120,7 @@ def _read_fragment(draft: Draft, before: int) -> bool:
     offset, more = field & 0xFFF8, bool(field & 1)
     if not offset and not more:
         draft.note("decoder.ipv6.exthdr_useless_fh")
-    draft.fragment = Fragment(ident, offset, more)
+    draft.fragment = Fragment(ident, offset, more, draft.end - draft.at)
     draft.partial = more
     if before + offset + draft.end - draft.at > MAX_PAYLOAD_BYTES:
         draft.refuse("decoder.ipv6.frag_pkt_too_large")

@@ -1,253 +1,321 @@
 """From packets to observations: which connections begin, how they are met, how they end, what belongs to none.
 
-A connection is known by its flow key (`model/flow.py`). For the packets of a known one there is a look-up and some
-additions. The table is bounded: of connections that were not answered the oldest makes room, and where there is none a new one
-is not followed, and counted.
+A connection is known by its flow key (`model/flow.py`). For a packet of a known one that changes nothing there is a
+look-up and some additions. The table is bounded: what is over or was never answered makes room, oldest first, and where
+there is none a new connection is not followed, and counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from struct import Struct as Layout
 
+from pfw.engine.detect.connection import BUSY_PACKETS, Connection, ended
+from pfw.engine.detect.fragments import GAP, FragmentWatch
 from pfw.model.event import Item
 from pfw.model.flow import reverse_key, split_key
-from pfw.model.observation import (
-    ArpSeen,
-    Began,
-    Busy,
-    Confirmed,
-    Ended,
-    Met,
-    Observation,
-    Odd,
-    ProtocolTried,
-    Reply,
-    Stray,
-)
+from pfw.model.observation import ArpSeen, Began, Confirmed, Met, Observation, Odd, ProtocolTried, Reply, Stray
 from pfw.model.packet import ACK, FIN, ICMP, ICMPV6, PORT_PROTOCOLS, RST, SYN, TCP, UDP, Packet
 
-CONNECTIONS_MAX = 200_000
+Numbers = Callable[[Item], tuple[int, int] | None]
+"""The sequence and acknowledgement numbers of a TCP packet; None where the capture does not have them."""
+
+CONNECTIONS_MAX = 131_072
 SILENCE_S = 3.0
 """So long nobody answers a first packet, and it counts as met with silence."""
 IDLE_S = {TCP: 3600.0, UDP: 60.0}
+"""Of those that were answered; a UDP service that has more to say says it within the kernel's own time, 30 to 120 s."""
 _IDLE_OTHER_S = 30.0
+UNANSWERED_S = 70.0
+"""Linux repeats a SYN after 1, 2, 4 … 64 s: so long the next one belongs to the same connection."""
+OVER_S = 60.0
+"""What still comes of a connection that is over begins none (TIME-WAIT of Linux)."""
+STRAY_PACKETS_MAX = 3
+"""More from one end, and it is a connection of which the capture has one direction. A probe is sent once or twice."""
+TRIED_MAX = 16_384
+TRIED_S = 600.0
+
 _SWEEP_S = 1.0
-BUSY_S = 1.0
-"""So often at most a connection that carries many packets is told of,"""
-BUSY_PACKETS_PER_S = 100
-"""and many they are from here on."""
-_COUNTED = 128 - 1
-"""The clock is looked at for each 128th packet of a direction."""
-_UNREACHABLE = {(ICMP, 3), (ICMPV6, 1)}
+_WALK_S = 30.0
+_BACKWARDS_S = 10.0
+_BUSY_MASK = BUSY_PACKETS - 1
+_CHANGING = SYN | FIN | RST
+_UNREACHABLE = {ICMP: 3, ICMPV6: 1}
+_EXPIRED = {ICMP: 11, ICMPV6: 3}
 _PORT_CODES = {(ICMP, 3), (ICMPV6, 4)}
+_TOO_BIG = (ICMP, 4)
+_NOT_CONNECTIONS = {
+    ICMP: frozenset({3, 4, 5, 9, 10, 11, 12}),
+    ICMPV6: frozenset({1, 2, 3, 4, *range(130, 138), 143, 151, 152, 153}),
+}
+"""Errors, and what routers and neighbours tell each other: they begin nothing and nobody answers them."""
 _PORTS = Layout(">HH")
 _KNOWN = frozenset({TCP, UDP, ICMP, ICMPV6})
-
-
-class _Connection:
-    __slots__ = ("attempts", "began", "closing", "confirmed", "counted", "key", "last", "met", "received", "received_packets",
-                 "sent", "sent_packets")  # fmt: skip
-
-    def __init__(self, key: bytes, began: Began) -> None:
-        self.key = key
-        self.began = began
-        self.attempts = 1
-        self.last = began.time
-        self.met = False
-        self.confirmed = False
-        self.closing = 0
-        self.sent = self.sent_packets = self.received = self.received_packets = 0
-        # When it was last looked at for `Busy`, and what had been carried by then.
-        self.counted = (began.time, 0, 0, 0, 0, 0)
+_NUMBERS = 1 << 32
+_NOTHING: Sequence[Observation] = ()
 
 
 class Watch:
-    """Follows the connections of a capture, or of a network. Times may run backwards a little."""
+    """Follows the connections of a capture, or of a network. Times may run backwards a little.
 
-    def __init__(self, capacity: int = CONNECTIONS_MAX) -> None:
+    With `numbers` a connection is only confirmed by an acknowledgement of what was really sent: who forges an address
+    does not see that. Without, any acknowledgement does.
+    """
+
+    def __init__(self, capacity: int = CONNECTIONS_MAX, numbers: Numbers | None = None) -> None:
         self.refused = 0
         self._capacity = capacity
-        self._forth: dict[bytes, _Connection] = {}
-        self._back: dict[bytes, _Connection] = {}
+        self._numbers = numbers
+        self._forth: dict[bytes, Connection] = {}
+        self._back: dict[bytes, Connection] = {}
         # Those that wait for a reply, in the order in which they began.
-        self._waiting: dict[bytes, _Connection] = {}
+        self._waiting: dict[bytes, Connection] = {}
+        # Those that make room, the first one first: unanswered or over.
+        self._spare: dict[bytes, Connection] = {}
+        self._swept = 0.0
         self._next_sweep = 0.0
-        self._next_idle = 0.0
-        self._tried: set[tuple[bytes, bytes, int]] = set()
+        self._next_walk = 0.0
+        self._tried: dict[tuple[bytes, bytes, int], float] = {}
+        self._fragments = FragmentWatch()
 
-    def packet(self, item: Item) -> list[Observation]:
+    def __len__(self) -> int:
+        return len(self._forth)
+
+    def packet(self, item: Item) -> Sequence[Observation]:
         """What a packet is a sign of, in order."""
         key, time, size, flags, _, _, decoded = item
-        told: list[Observation] = []
-        if time >= self._next_sweep:
-            told.extend(self._sweep(time))
+        told = _NOTHING if self._swept <= time < self._next_sweep else self._sweep(time)
         if key is not None:
             known = self._forth.get(key)
             if known is not None:
                 known.last = time
                 known.sent += size
                 known.sent_packets += 1
-                if not known.sent_packets & _COUNTED:
-                    told.extend(_busy(known, time))
-                if flags:
-                    told.extend(self._tcp_forth(known, time, flags))
-                elif not known.met:
-                    known.attempts += 1
+                if not known.sent_packets & _BUSY_MASK:
+                    told = [*told, *known.busy(time)]
+                if flags & _CHANGING or not known.settled:
+                    told = [*told, *self._went_on(known, item)]
             elif (known := self._back.get(key)) is not None:
                 known.last = time
                 known.received += size
                 known.received_packets += 1
-                if not known.received_packets & _COUNTED:
-                    told.extend(_busy(known, time))
-                if flags or not known.met:
-                    told.extend(self._answer(known, time, flags))
+                if not known.received_packets & _BUSY_MASK:
+                    told = [*told, *known.busy(time)]
+                if flags & _CHANGING or not known.settled:
+                    told = [*told, *self._answer(known, item)]
             else:
-                told.extend(self._first(key, time, size, flags))
-        if decoded is not None:
-            told.extend(self._special(decoded, time))
-        return told
+                told = [*told, *self._first(key, time, size, flags)]
+        return told if decoded is None else [*told, *self._special(decoded, time)]
 
     def end(self, now: float) -> list[Observation]:
         """What is left when nothing more comes."""
-        told: list[Observation] = []
-        for known in list(self._forth.values()):
-            told.extend(_busy(known, known.last, period_s=0.0))
-            if not known.met:
-                told.append(Met(now, known.began, Reply.SILENT, known.attempts))
-            else:
-                told.append(_ended(known, is_open=not known.closing))
-        self._forth.clear()
-        self._back.clear()
-        self._waiting.clear()
+        told = [each for known in self._waiting.values() for each in _silence(known, now)]
+        told += [each for known in self._forth.values() for each in known.busy(now, is_end=True)]
+        told += [ended(known, is_open=True) for known in self._forth.values() if known.met and not known.over]
+        told += [Odd(now, *ends, (GAP,), is_fragment=True) for ends in self._fragments.gaps()]
+        for table in (self._forth, self._back, self._waiting, self._spare):
+            table.clear()
         return told
 
     def _first(self, key: bytes, time: float, size: int, flags: int) -> Iterator[Observation]:
+        """A packet of no connection that is known."""
         protocol, source, destination, tail = split_key(key)
-        ports = _PORTS.unpack(tail) if protocol in PORT_PROTOCOLS else (None, None)
-        if protocol == TCP and flags & (SYN | ACK | RST | FIN) != SYN:
-            yield Stray(time, source, destination, ports[0] or 0, ports[1] or 0, flags, size)
+        source_port, port = _PORTS.unpack(tail) if protocol in PORT_PROTOCOLS else (None, None)
+        icmp_type = tail[2] if protocol in _NOT_CONNECTIONS else None
+        if icmp_type is not None and icmp_type in _NOT_CONNECTIONS[protocol]:
             return
-        icmp_type = tail[2] if protocol in (ICMP, ICMPV6) else None
-        began = Began(time, protocol, source, destination, ports[0], ports[1], icmp_type, size)
-        yield began
+        began = Began(time, protocol, source, destination, source_port, port, icmp_type, size)
+        known = Connection(key, began)
+        if protocol == TCP and flags & (SYN | ACK | RST | FIN) != SYN:
+            stray = Stray(time, source, destination, source_port or 0, port or 0, flags, size)
+            if not flags & ACK or flags & (SYN | RST):
+                yield stray
+                return
+            # Perhaps of a connection that is older than the capture: what follows tells.
+            known.stray = stray
+            known.is_older = True
+        else:
+            yield began
         if len(self._forth) >= self._capacity and not self._make_room():
             self.refused += 1
             return
-        known = _Connection(key, began)
-        known.sent, known.sent_packets = size, 1
-        self._forth[key] = known
+        self._forth[key] = self._waiting[key] = known
         self._back[reverse_key(key)] = known
-        self._waiting[key] = known
 
-    def _tcp_forth(self, known: _Connection, time: float, flags: int) -> Iterator[Observation]:
-        if flags & (SYN | ACK | RST) == SYN:
+    def _went_on(self, known: Connection, item: Item) -> Iterator[Observation]:
+        """Another packet of the end that began, which may change something."""
+        flags = item[3]
+        if flags & (SYN | ACK | RST | FIN) == SYN:
+            if known.over or known.settled or known.is_older:
+                yield from self._again(known, item, item[0] or b"")
+            else:
+                known.attempts += 1
+        elif known.over:
+            return
+        elif known.is_older:
+            if known.met:
+                yield from self._closing(known, flags, 1)
+            elif known.sent_packets > STRAY_PACKETS_MAX:
+                self._adopt(known)
+        elif not known.met:
             known.attempts += 1
-            return
-        if known.met and not known.confirmed and flags & (ACK | RST):
-            known.confirmed = True
-            yield Confirmed(time, known.began, by_reset=bool(flags & RST))
-        if flags & RST:
-            yield from self._over(known, by_reset=True)
-        elif flags & FIN:
-            known.closing |= 1
-            if known.closing == 3:
-                yield from self._over(known)
+        elif known.began.protocol == TCP:
+            if not known.settled and flags & (ACK | RST) and self._proves(known, item):
+                known.settled = True
+                yield Confirmed(item[1], known.began, by_reset=bool(flags & RST))
+            yield from self._closing(known, flags, 1)
 
-    def _answer(self, known: _Connection, time: float, flags: int) -> Iterator[Observation]:
-        if not known.met:
-            refused = flags & RST
-            yield from self._meet(known, time, Reply.REFUSED if refused else Reply.ANSWERED)
-            if refused:
-                self._forget(known)
+    def _answer(self, known: Connection, item: Item) -> Iterator[Observation]:
+        """A packet of the other end, which may change something."""
+        flags, time = item[3], item[1]
+        if flags & (SYN | ACK | RST | FIN) == SYN:
+            yield from self._again(known, item, item[0] or b"")
+        elif known.over:
             return
-        if flags & RST:
-            yield from self._over(known, by_reset=True)
-        elif flags & FIN:
-            known.closing |= 2
-            if known.closing == 3:
-                yield from self._over(known)
+        elif known.is_older and not known.met:
+            if flags & RST:
+                yield from _silence(known, time)
+                self._finish(known)
+            else:
+                self._adopt(known)
+        elif not known.met:
+            if flags & SYN and self._numbers is not None and (numbers := self._numbers(item)) is not None:
+                known.proof = (numbers[0] + 1) % _NUMBERS
+            yield from self._meet(known, time, Reply.REFUSED if flags & RST else Reply.ANSWERED)
+            if flags & RST:
+                self._finish(known)
+        else:
+            yield from self._closing(known, flags, 2)
 
-    def _meet(self, known: _Connection, time: float, reply: Reply) -> Iterator[Observation]:
-        known.met = True
+    def _proves(self, known: Connection, item: Item) -> bool:
+        """Whether who sent this has seen the answer. A reset does not say so (see `Confirmed`)."""
+        if self._numbers is None or item[3] & RST:
+            return True
+        numbers = self._numbers(item)
+        if numbers is None or known.proof is None:
+            return False
+        return (numbers[1] - known.proof) % _NUMBERS <= known.received
+
+    def _again(self, known: Connection, item: Item, key: bytes) -> Iterator[Observation]:
+        """The same ends begin anew; the end of what was before has not been seen, or it was long ago."""
+        if known.met and not known.over:
+            yield ended(known)
+        self._forget(known)
+        yield from self._first(key, item[1], item[2], item[3])
+
+    def _adopt(self, known: Connection) -> None:
+        known.met = known.settled = True
+        known.stray = None
         self._waiting.pop(known.key, None)
+        self._spare.pop(known.key, None)
+
+    def _meet(self, known: Connection, time: float, reply: Reply) -> Iterator[Observation]:
+        known.met = True
+        known.settled = known.began.protocol != TCP
+        self._waiting.pop(known.key, None)
+        self._spare.pop(known.key, None)
         yield Met(time, known.began, reply, known.attempts)
 
-    def _over(self, known: _Connection, *, by_reset: bool = False) -> Iterator[Observation]:
-        self._forget(known)
-        yield from _busy(known, known.last, period_s=0.0)
-        if known.met:
-            yield _ended(known, by_reset=by_reset)
+    def _closing(self, known: Connection, flags: int, end: int) -> Iterator[Observation]:
+        """After a reset, or a FIN of both ends (`end` is a bit for each), it is over."""
+        if flags & FIN:
+            known.closing |= end
+        if flags & RST or known.closing == 3:
+            self._finish(known)
+            yield ended(known, by_reset=bool(flags & RST))
 
-    def _forget(self, known: _Connection) -> None:
+    def _finish(self, known: Connection) -> None:
+        known.over = True
+        known.settled = False
+        self._waiting.pop(known.key, None)
+        self._spare[known.key] = known
+
+    def _forget(self, known: Connection) -> None:
         self._forth.pop(known.key, None)
         self._back.pop(reverse_key(known.key), None)
         self._waiting.pop(known.key, None)
+        self._spare.pop(known.key, None)
 
     def _make_room(self) -> bool:
-        oldest = next(iter(self._waiting), None)
-        if oldest is None:
-            return False
-        self._forget(self._waiting[oldest])
-        return True
+        oldest = next(iter(self._spare.values()), None) or next(iter(self._waiting.values()), None)
+        if oldest is not None:
+            self._forget(oldest)
+        return oldest is not None
 
-    def _sweep(self, now: float) -> Iterator[Observation]:
-        self._next_sweep = now + _SWEEP_S
+    def _sweep(self, now: float) -> list[Observation]:
+        """Once a second: who waited long enough; and from time to time what has been quiet for long."""
+        self._swept, self._next_sweep = now - _BACKWARDS_S, now + _SWEEP_S
+        told: list[Observation] = []
         while self._waiting:
             known = next(iter(self._waiting.values()))
             if now - known.began.time < SILENCE_S:
                 break
             # It may be answered still; then it is told of again.
-            del self._waiting[known.key]
-            yield Met(now, known.began, Reply.SILENT, known.attempts)
-        if now >= self._next_idle:
-            self._next_idle = now + 30.0
-            for known in list(self._forth.values()):
-                if now - known.last > IDLE_S.get(known.began.protocol, _IDLE_OTHER_S):
-                    yield from self._over(known)
+            self._spare[known.key] = self._waiting.pop(known.key)
+            told.extend(_silence(known, now))
+        if not 0 < self._next_walk - now <= _WALK_S:
+            self._next_walk = now + _WALK_S
+            for known in [each for each in self._forth.values() if now - each.last > _patience(each)]:
+                if known.met and not known.over:
+                    told.append(ended(known))
+                self._forget(known)
+            told += [Odd(now, *ends, (GAP,), is_fragment=True) for ends in self._fragments.gaps(now)]
+        return told
 
     def _special(self, packet: Packet, time: float) -> Iterator[Observation]:
         if packet.arp is not None:
             yield ArpSeen(time, packet.source_mac, packet.destination_mac, packet.arp)
         if packet.anomalies:
-            yield Odd(time, packet.source, packet.destination, packet.protocol, packet.anomalies,
-                      packet.fragment is not None)  # fmt: skip
-        if packet.quoted_key is not None and packet.protocol is not None:
+            is_fragment = packet.fragment is not None
+            yield Odd(time, packet.source, packet.destination, packet.protocol, packet.anomalies, is_fragment)
+        if packet.protocol is None or packet.source is None or packet.destination is None:
+            return
+        if packet.fragment is not None:
+            names = self._fragments.follow(packet, time)
+            if names:
+                yield Odd(time, packet.source, packet.destination, packet.protocol, names, is_fragment=True)
+        if packet.quoted_key is not None:
             yield from self._quoted(packet, packet.quoted_key, time)
-        if packet.protocol is not None and packet.protocol not in _KNOWN:
-            if packet.source is not None and packet.destination is not None:
-                yield from self._tried_protocol(packet.source, packet.destination, packet.protocol, time)
+        if packet.protocol not in _KNOWN:
+            yield from self._tried_protocol(packet.source, packet.destination, packet.protocol, time)
 
     def _quoted(self, packet: Packet, quoted: bytes, time: float) -> Iterator[Observation]:
         """An ICMP error about a connection that waits for a reply."""
         known = self._forth.get(quoted)
-        if known is None or known.met or (packet.protocol, packet.icmp_type) not in _UNREACHABLE:
+        protocol, kind = packet.protocol or 0, packet.icmp_type
+        if known is None or known.met or known.over:
             return
-        is_port = (packet.protocol, packet.icmp_code) in _PORT_CODES
-        yield from _busy(known, time, period_s=0.0)
-        yield from self._meet(known, time, Reply.REFUSED if is_port else Reply.FORBIDDEN)
-        self._forget(known)
+        if kind == _UNREACHABLE.get(protocol) and (protocol, packet.icmp_code) != _TOO_BIG:
+            if known.is_older:
+                yield from _silence(known, time)
+            else:
+                is_port = (protocol, packet.icmp_code) in _PORT_CODES
+                yield from self._meet(known, time, Reply.REFUSED if is_port else Reply.FORBIDDEN)
+            self._finish(known)
+        elif kind == _EXPIRED.get(protocol) and not known.is_older:
+            yield from self._meet(known, time, Reply.EXPIRED)
+            self._finish(known)
 
     def _tried_protocol(self, source: bytes, destination: bytes, protocol: int, time: float) -> Iterator[Observation]:
         tried = (source, destination, protocol)
-        if tried not in self._tried and len(self._tried) < self._capacity:
-            self._tried.add(tried)
+        before = self._tried.pop(tried, None)
+        if before is None and len(self._tried) >= TRIED_MAX:
+            del self._tried[next(iter(self._tried))]
+        if before is None or time - before > TRIED_S:
             yield ProtocolTried(time, source, destination, protocol)
+        self._tried[tried] = time
 
 
-def _busy(known: _Connection, time: float, period_s: float = BUSY_S) -> Iterator[Busy]:
-    """What a connection carried since it was last looked at, if that was long enough ago."""
-    since, sent, sent_packets, received, received_packets, attempts = known.counted
-    if time - since < period_s:
-        return
-    known.counted = time, known.sent, known.sent_packets, known.received, known.received_packets, known.attempts
-    packets = known.sent_packets - sent_packets, known.received_packets - received_packets
-    if max(packets) >= BUSY_PACKETS_PER_S * max(time - since, BUSY_S):
-        yield Busy(time, known.began, since, known.sent - sent, packets[0], known.received - received, packets[1],
-                   known.attempts - attempts)  # fmt: skip
+def _silence(known: Connection, now: float) -> Iterator[Observation]:
+    """What it means that nothing came back. To many at once (multicast, broadcast) that means nothing."""
+    if known.stray is not None:
+        yield known.stray
+        known.stray = None
+    elif not known.is_older and not known.to_many and not known.seems_answered:
+        yield Met(now, known.began, Reply.SILENT, known.attempts)
 
 
-def _ended(known: _Connection, *, by_reset: bool = False, is_open: bool = False) -> Ended:
-    return Ended(
-        known.last, known.began, known.sent, known.sent_packets, known.received, known.received_packets, by_reset, is_open
-    )  # fmt: skip
+def _patience(known: Connection) -> float:
+    if known.over:
+        return OVER_S
+    return IDLE_S.get(known.began.protocol, _IDLE_OTHER_S) if known.met else UNANSWERED_S
