@@ -35,25 +35,37 @@ class TestBook:
         assert [again.number("/bin/b"), again.number("/bin/a")] == [second, first]
 
     def test_marks_of_others_are_no_labels(self, state):
-        foreign = [0xCA6C, 0x6D6F6C65]
-        book = LabelBook(state, MASK, foreign)
+        foreign = [0xCA6C, 0x6D6F6C65, 0x12345678]
+        book = LabelBook(state, MASK, [(mark, 0xFFFFFFFF) for mark in foreign])
         numbers = {book.number(str(each)) for each in range(300)}
         assert len(numbers) == 300
         assert not numbers & {gather(mark, MASK) for mark in foreign}
+        assert all(spread(number, MASK) & written(MASK) == 0 for number in numbers)
+
+    def test_a_label_does_not_make_packets_go_another_way(self, state):
+        """Where others route by a bit of ours, no label has it."""
+        numbers = {LabelBook(state, MASK, [(0x200, 0x200)]).number(str(each)) for each in range(300)}
+        assert not [number for number in numbers if spread(number, MASK) & 0x200]
 
     def test_a_number_that_has_become_somebody_elses_is_changed(self, state):
         book = LabelBook(state, MASK)
         before = book.number("/bin/a")
         book.keep()
         mark = next(mark for mark in itertools.count(1) if gather(mark << 8, MASK) == before) << 8
-        assert LabelBook(state, MASK, [mark]).number("/bin/a") != before
+        assert LabelBook(state, MASK, [(mark, 0xFFFFFFFF)]).number("/bin/a") != before
 
     def test_a_full_book_forgets_what_was_unused_for_longest(self, state):
-        book = LabelBook(state, 0x7)
+        book = LabelBook(state, 0xF0000)
         numbers = {key: book.number(key) for key in "abcdefg"}
         assert len(set(numbers.values())) == 7
+        book.keep()
+        book = LabelBook(state, 0xF0000)
         assert book.number("a") == numbers["a"]
         assert book.number("new") == numbers["b"]
+        book.hold([spread(numbers["c"], 0xF0000)])
+        assert [book.number(each) for each in "hijk"] == [numbers[each] for each in "defg"]
+        with pytest.raises(CannotError, match="do not fit into the mask 0xf0000"):
+            book.number("one more")
 
     @pytest.mark.parametrize("content", [b"", b"{", b'{"numbers": 3}', b'{"numbers": {"a": "b"}}'])
     def test_a_broken_book_is_begun_anew(self, state, content):

@@ -306,8 +306,10 @@ int main(int count, char **words)
 		setsid();
 		how = "tcp";
 	}
-	if (!strcmp(how, "once"))
-		return sendto(opened(SOCK_DGRAM, 0), words[4], strlen(words[4]), 0, (void *)&other, other_size) < 0;
+	if (!strcmp(how, "once")) {
+		sendto(opened(SOCK_DGRAM, 0), words[4], strlen(words[4]), 0, (void *)&other, other_size);
+		return usleep(count > 5 ? atoi(words[5]) : 0), 0;
+	}
 	puts(talk(how));
 	return 0;
 }

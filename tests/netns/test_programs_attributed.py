@@ -125,7 +125,11 @@ def test_a_thousand_processes_that_connect_at_once(
     assert counts(lab) == before
 
 
-@pytest.mark.xfail(reason="a connection is its addresses and ports, as long as the kernel remembers it", strict=True)
+@pytest.mark.xfail(
+    reason="a connection is its addresses and ports, as long as the kernel remembers it",
+    raises=AssertionError,
+    strict=True,
+)
 @BOTH
 def test_the_port_of_another_program(
     lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811

@@ -42,7 +42,7 @@ class Asking:
 
     def __init__(
         self, reader: QueueReader, attribution: Attribution, force: Force, prompts: Prompts, remembering: Remembering,
-        perform: Perform, note: Note,
+        perform: Perform, note: Note, failed: Callable[[Exception], None],
     ) -> None:  # fmt: skip
         self._reader = reader
         self._attribution = attribution
@@ -51,7 +51,8 @@ class Asking:
         self._remembering = remembering
         self._perform = perform
         self._note = note
-        self.counts = dict.fromkeys(("queued", "labelled", "decided", "asked", "unsure", "unreadable"), 0)
+        self._failed = failed
+        self.counts = dict.fromkeys(("queued", "labelled", "decided", "asked", "unsure", "unreadable", "failed"), 0)
 
     def take(self) -> None:
         """Deal with the packets that have come."""
@@ -68,6 +69,11 @@ class Asking:
                 # The kernel did not answer: what cannot be looked up does not pass.
                 self.counts["unsure"] += 1
                 self._verdict(packet, accept=False)
+            except Exception as error:
+                # A mistake of ours: no packet waits for ever because of it, nor passes, and the others have their turn.
+                self.counts["failed"] += 1
+                self._verdict(packet, accept=False)
+                self._failed(error)
 
     def do(self, commands: list[PromptCommand]) -> None:
         """Perform what the prompts want."""

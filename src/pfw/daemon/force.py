@@ -13,7 +13,7 @@ from contextlib import suppress
 from pfw.daemon import machine
 from pfw.daemon.attribution import Found
 from pfw.daemon.describing import Describer
-from pfw.daemon.programs import LabelBook, Programs, routing_marks, real_path, resolved
+from pfw.daemon.programs import LabelBook, Programs, real_path, resolved, routing_marks
 from pfw.daemon.state import CURRENT, Applied, State
 from pfw.drivers import netfilter
 from pfw.drivers.labels import Labels
@@ -152,7 +152,8 @@ class Force:
         programs = self.programs
         if programs is not None and owner.file is not None and owner.file not in programs.known and owner.program:
             # From now on the kernel knows it by itself. To ask how it calls a file takes longer than all else here.
-            programs.add_process(owner.program.pid, owner.program.path, owner.file)
+            with suppress(OSError):
+                programs.add_process(owner.program.pid, owner.program.path, owner.file)
         own = self.own.get(self.own_key(self.path_of(owner) or "", found.bits))
         if own is None:
             return found.mark
@@ -199,6 +200,7 @@ class Force:
         key = self.own_key(path, found.bits)
         if key not in self.own:
             book = self.book()
+            book.hold((*(each.mark for each in self.classes.all), *self.own.values()))
             try:
                 self.own[key] = spread(book.number(key), self.mask)
             except CannotError:

@@ -79,6 +79,10 @@ class LabelBook:
         self._book.numbers[key] = found
         return found
 
+    def hold(self, marks: Iterable[int]) -> None:
+        """These labels are in use: nobody else gets their numbers."""
+        self._given |= {gather(mark, self._mask) for mark in marks}
+
     def _fits(self, number: int) -> bool:
         """Whether it can be a label, and packets that carry it go where they would go without."""
         in_range = number < labels_max(self._mask) and number not in self._refused

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from pfw.daemon import enforcing
 from pfw.daemon.api import Api
 from pfw.daemon.asking import Asking
 from pfw.daemon.attribution import Attribution, Found, running
@@ -31,17 +32,20 @@ from pfw.daemon.programs import FILES_MAX, RUNNING, Running
 from pfw.daemon.remembering import Remembering
 from pfw.daemon.state import State
 from pfw.daemon.views import Census, Connections
-from pfw.drivers import bpffs, clock, handles, labels, netfilter, store
+from pfw.drivers import bpffs, clock, handles, labels, netfilter, procfs, store
 from pfw.drivers.labels import Labels
 from pfw.drivers.nfqueue import QueueReader
 from pfw.drivers.programs import RefusedError
+from pfw.enforce.conditions import CannotError
 from pfw.enforce.nft_answers import ASK
 from pfw.enforce.nft_table import TABLE
+from pfw.enforce.plan import PlanError
 from pfw.enforce.programs import MASK
 from pfw.engine.prompts import Prompts
 from pfw.model.program import Certainty, File, Program
 from pfw.model.prompt import Answer, Prompt
 from pfw.model.verdict import Action
+from pfw.policy.load import load
 
 QUEUE = 7846
 SOCKET = "pfw.sock"
@@ -83,7 +87,7 @@ class Service:
         self.api = Api(self, self.folder / SOCKET, _group())
         self.asking = Asking(
             self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform,
-            self.census.note,
+            self.census.note, self._failed,
         )  # fmt: skip
         self.queued_by = ""
         self._trouble = ""
@@ -103,6 +107,7 @@ class Service:
         loop.every(_CHECK_S, self.check)
         loop.every(_PROGRAMS_S, self._look_at_programs)
         self.check()
+        procfs.count_connections()
         _notify("READY=1")
         loop.run(self._deadline, self._due)
 
@@ -251,8 +256,23 @@ class Service:
         if self.force.programs is not None and self.force.is_asking:
             self.force.programs.look_again()
         if self.force.is_stale():
-            self.force.forget()
-            self.check()
+            self._put_in_force_again()
+
+    def _put_in_force_again(self) -> None:
+        """The same policy, whose paths lead to other files by now."""
+        applied, generation = self.force.applied, self.force.generation
+        content = self.state.rules_of(generation) if generation is not None else None
+        if applied is not None and content is not None:
+            try:
+                wanted = enforcing.Wanted(
+                    policy=load(content, applied.path), path=applied.path, content=content, backend=applied.backend,
+                    force=True, why="paths of programs lead elsewhere",
+                )  # fmt: skip
+                enforcing.up(self.state, wanted, self.tell)
+            except (PlanError, CannotError, enforcing.PendingError, RefusedError, OSError) as error:
+                self.tell(f"paths of programs lead elsewhere, and that could not be put in force: {error}")
+        self.force.forget()
+        self.check()
 
     def _always(self, prompt: Prompt, answer: Answer) -> None:
         try:

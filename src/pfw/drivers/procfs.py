@@ -142,3 +142,9 @@ def executables() -> list[str]:
         with suppress(OSError):
             found.append(os.readlink(_PROC / str(pid) / "exe").removesuffix(" (deleted)"))
     return found
+
+
+def count_connections() -> None:
+    """Have connection tracking count packets and bytes of what begins from now on, in this network namespace."""
+    with suppress(OSError):
+        (_PROC / "sys/net/netfilter/nf_conntrack_acct").write_text("1")

@@ -67,7 +67,7 @@ def read_answer(payload: bytes) -> Answer | None:
     flags, questions, records = _HEADER.unpack_from(payload)
     if flags & _ANSWER_BITS != _IS_ANSWER or questions != 1:
         return None
-    asked, at = _read_name(payload, _HEADER_BYTES)
+    asked, at = read_name(payload, _HEADER_BYTES)
     if at + _QUESTION.size > len(payload):
         raise WireError("a DNS question that ends before its type")
     kind, class_ = _QUESTION.unpack_from(payload, at)
@@ -88,14 +88,14 @@ def _read_records(payload: bytes, at: int, count: int, asked: bytes) -> tuple[_F
     known = {_TO_THE_NAME: asked}
     end = len(payload)
     for _ in range(count):
-        past = at + 2 if payload[at : at + 1] >= _POINTER else _past_name(payload, at)
+        past = at + 2 if payload[at : at + 1] >= _POINTER else past_name(payload, at)
         content = past + _RECORD.size
         if content > end:
             break
         pointer, kind, class_, ttl_s, size = _RECORD_BEHIND.unpack_from(payload, past - 2)
         owner = known.get(pointer) if past == at + 2 else None
         if owner is None:
-            owner, _ = _read_name(payload, at)
+            owner, _ = read_name(payload, at)
         at = content + size
         if at > end:
             break
@@ -103,7 +103,7 @@ def _read_records(payload: bytes, at: int, count: int, asked: bytes) -> tuple[_F
             continue
         ttl_s = ttl_s if ttl_s <= _TTL_MAX_S else 0
         if kind == CNAME:
-            target, past_target = _read_name(payload, content)
+            target, past_target = read_name(payload, content)
             if past_target != at:
                 raise WireError("a DNS record whose name does not fill it")
             aliases.setdefault(owner, (target, ttl_s))
@@ -128,7 +128,7 @@ def _reached(asked: bytes, found: _Found, aliases: _Aliases) -> list[Address]:
     return [Address(address, min(own, ways[owner])) for owner, address, own in found if owner in ways]
 
 
-def _past_name(payload: bytes, at: int) -> int:
+def past_name(payload: bytes, at: int) -> int:
     """Where what follows a name begins, whatever it points to; the end of the payload where it is cut off."""
     end = len(payload)
     while at < end:
@@ -141,7 +141,7 @@ def _past_name(payload: bytes, at: int) -> int:
     return end
 
 
-def _read_name(payload: bytes, at: int) -> tuple[bytes, int]:
+def read_name(payload: bytes, at: int) -> tuple[bytes, int]:
     """The name that begins here, without its end and in small letters, and where what follows it begins.
 
     A pointer leads to before the part of the name that it ends: so nothing is read twice, and no circle is possible.

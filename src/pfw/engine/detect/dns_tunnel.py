@@ -1,0 +1,196 @@
+"""Tunnels through DNS: many different names of one domain, or at one server, that carry data there and back.
+
+Each new name is counted once, with its type and length, for its client and domain, so repetitions and copies change nothing.
+What no public zone can hold (dnscat2 without a domain asks for `dnscat.` and hexadecimal digits) is counted for the
+client and server instead. Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import ceil
+
+from pfw.engine.detect.detector import Table
+from pfw.engine.detect.domain import is_address, is_under, name_octets, registered_domain
+from pfw.model.observation import Alert, DnsSeen, Kind
+
+WINDOW_S = 600.0
+"""Names are counted together so long. An idle iodine asks 15 times a minute, an idle dnscat2 60 times."""
+NAMES_MIN = 50
+"""Different names of one domain before anything is said (RITA shows domains from 100 subdomains a day)."""
+NAMES_MIN_OBSOLETE = 20
+"""The same for types that nobody asks for in our days."""
+NAMES_MIN_ONCE = 100
+"""The same where there is no better sign than that no name is asked for twice, and that answers are big."""
+OBSOLETE_KINDS = frozenset({10, 25}) | frozenset(range(65280, 65535))
+"""NULL, KEY (RFC 1035, RFC 2535), and private use (RFC 6895), of which iodine uses 65399."""
+CARRYING_KINDS = frozenset({5, 15, 16, 33})
+"""CNAME, MX, TXT and SRV: asked for by mail and directories, though not by hundreds under one domain."""
+LONG_NAME_BYTES = 40
+"""Mean of what stands before the domain. Names of content networks have 10 to 35; nDPI minds a label above 48."""
+NAME_BYTES_A_MINUTE = 3000
+BIG_ANSWER_BYTES = 200
+"""Mean of the records of an answer: more than an alias and a handful of addresses."""
+NAMES_MAX = 512
+"""Names that are remembered of one window. When so many are reached, the next window begins."""
+ALL_NAMES_MAX = 500_000
+TALKS_MAX = 16_384
+OTHER_PORTS = frozenset({137, 5353, 5355})
+"""NetBIOS, mDNS and LLMNR: answered by neighbours, not by a name server."""
+EXEMPT = frozenset(
+    # Reverse lookups (RFC 1035, RFC 3596) and names on the link (RFC 6762).
+    "in-addr.arpa ip6.arpa local "
+    # nDPI, src/lib/protocols/dns.c: services whose names look like a tunnel's.
+    "surbl.org spamhaus.org akamaiedge.net amazonaws.com rackcdn.com "
+    # Lists that are asked by DNS, as SpamAssassin and rspamd do by default: the name holds what is asked about.
+    "barracudacentral.org dnswl.org isipp.com mailspike.net rspamd.com sorbs.net spamcop.net uribl.com senderscore.com "
+    "team-cymru.com cymru.com msbl.org njabl.org "
+    # Virus scanners that ask for checksums by DNS: ESET, McAfee, Sophos, Trend Micro.
+    "e5.sk avqs.mcafee.com avts.mcafee.com gti.mcafee.com sophosxl.net sophosxl.com trendmicro.com "
+    # Content networks and measurements with long names of machines or customers, as Akamai's and Amazon's above.
+    "akadns.net akamai.net akamaized.net edgekey.net edgesuite.net azureedge.net cloudapp.net trafficmanager.net "
+    "windows.net cloudfront.net fastly.net ampproject.org googleusercontent.com googlesyndication.com googlevideo.com "
+    "gstatic.com cedexis-radar.net onmicrosoft.com outlook.com".split()
+)
+
+_Key = tuple[bytes, bytes | str]
+
+
+class _Talk:
+    """What a client asked for under one domain, or of one server, in one window."""
+
+    __slots__ = ("answer_bytes", "answers", "carrying", "first", "last", "missing", "name_bytes", "names", "obsolete",
+                 "questions", "server", "told")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.names: set[int] = set()
+        self.told = 0
+        self.server = b""
+        self.restart(0.0)
+
+    def restart(self, now: float) -> None:
+        self.first = self.last = now
+        self.names.clear()
+        self.name_bytes = self.obsolete = self.carrying = 0
+        self.questions = self.answers = self.answer_bytes = self.missing = 0
+
+
+class DnsTunnel:
+    """Tunnels through name servers. The source of an alert is whoever asks, the target the server that it asks."""
+
+    wants: tuple[type, ...] = (DnsSeen,)
+
+    def __init__(self, capacity: int = TALKS_MAX, names_max: int = ALL_NAMES_MAX) -> None:
+        self._talks: Table[_Key, _Talk] = Table(capacity, WINDOW_S, _Talk)
+        self._names_max = names_max
+        self._names = 0
+        self._refused = 0
+
+    @property
+    def refused(self) -> int:
+        return self._refused + self._talks.refused
+
+    def observe(self, seen: DnsSeen) -> Iterable[Alert]:
+        if seen.port in OTHER_PORTS or not seen.name or is_under(seen.name, EXEMPT):
+            return ()
+        domain = registered_domain(seen.name)
+        if domain is None and (_is_single(seen.name) or is_address(seen.name)):
+            return ()
+        key = seen.client, domain or seen.server
+        talk = self._talks.get(key, seen.time)
+        if talk is None:
+            return ()
+        if not talk.names or seen.time - talk.first > WINDOW_S or len(talk.names) >= NAMES_MAX:
+            self._names -= len(talk.names)
+            talk.restart(seen.time)
+        return self._count(key, talk, seen, domain)
+
+    def _count(self, key: _Key, talk: _Talk, seen: DnsSeen, domain: str | None) -> list[Alert]:
+        talk.last = max(talk.last, seen.time)
+        talk.server = seen.server
+        if seen.is_answer:
+            talk.answers += 1
+            talk.answer_bytes += seen.answer_bytes
+            talk.missing += seen.code == _NXDOMAIN
+        else:
+            talk.questions += 1
+        name = hash(seen.name)
+        if name in talk.names:
+            return []
+        if self._names >= self._names_max:
+            self._refused += 1
+            return []
+        self._names += 1
+        talk.names.add(name)
+        talk.name_bytes += name_octets(seen.name) - (len(domain) + 1 if domain else 0)
+        talk.obsolete += seen.kind in OBSOLETE_KINDS
+        talk.carrying += seen.kind in CARRYING_KINDS
+        return _judged(key, talk) if len(talk.names) in _STEPS else []
+
+    def end(self, now: float) -> list[Alert]:
+        found = []
+        self._names = 0
+        for key, talk in self._talks.items():
+            if len(talk.names) >= NAMES_MIN_OBSOLETE:
+                found += _judged(key, talk)
+            if now - talk.first > WINDOW_S:
+                talk.restart(now)
+            self._names += len(talk.names)
+        return found
+
+
+_NXDOMAIN = 3
+_STEPS = frozenset({NAMES_MIN_OBSOLETE, NAMES_MIN, NAMES_MIN_ONCE, 200, NAMES_MAX - 1})
+
+
+def _is_single(name: str) -> bool:
+    return "." not in name.rstrip(".")
+
+
+def _score(talk: _Talk, *, has_domain: bool) -> int:
+    """0 for nothing to say. One sign of data in questions is worth a look, two are hard to explain otherwise."""
+    count = len(talk.names)
+    if not has_domain and talk.missing * 2 > talk.answers:
+        return 0
+    if talk.obsolete * 2 >= count:
+        return 0 if count < NAMES_MIN_OBSOLETE else 90 if count < NAMES_MIN else 95
+    if count < NAMES_MIN:
+        return 0
+    minutes = max((talk.last - talk.first) / 60, 1)
+    signs = (
+        (talk.carrying + talk.obsolete) * 2 >= count,
+        talk.name_bytes / count >= LONG_NAME_BYTES,
+        talk.name_bytes / minutes >= NAME_BYTES_A_MINUTE,
+        not has_domain,
+    )
+    big = talk.answers * 2 >= count and talk.answer_bytes / talk.answers >= BIG_ANSWER_BYTES
+    if any(signs[:3]):
+        return min(45 + 15 * (sum(signs) + big), 95)
+    once = talk.questions <= count * 1.1 and talk.answers <= count * 1.1
+    return 60 if big and once and count >= NAMES_MIN_ONCE else 0
+
+
+def _judged(key: _Key, talk: _Talk) -> list[Alert]:
+    client, where = key
+    score = _score(talk, has_domain=isinstance(where, str))
+    if score <= talk.told and (not score or len(talk.names) < NAMES_MAX - 1):
+        return []
+    talk.told = max(score, talk.told)
+    return [
+        Alert(
+            kind=Kind.DNS_TUNNEL, source=client, target=talk.server, first=talk.first, last=talk.last, score=score,
+            evidence=_evidence(talk, where),
+        )
+    ]  # fmt: skip
+
+
+def _evidence(talk: _Talk, where: bytes | str) -> str:
+    count = len(talk.names)
+    span_s = talk.last - talk.first
+    under = f"under {where}" if isinstance(where, str) else "that no public zone can hold"
+    kinds = ceil(100 * (talk.carrying + talk.obsolete) / count)
+    text = (
+        f"asked for {count} different names {under} in {span_s:.0f} s ({count * 60 / max(span_s, 60):.0f} a minute), "
+        f"{kinds} % of type TXT, MX, CNAME, SRV or rarer, with {talk.name_bytes / count:.0f} bytes of each that could be data"
+    )
+    return text + (f", and {talk.answer_bytes / talk.answers:.0f} bytes an answer" if talk.answers else "")

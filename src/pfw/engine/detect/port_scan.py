@@ -1,0 +1,285 @@
+"""Port scan: one host tries many ports of another, fast, slowly, or in the company of many others (decoys).
+
+Two tests of the same tries: how many different ports came how fast, and the threshold random walk, which needs fewer but
+only holds where the other end says who is welcome, so for TCP. A port counts once, however often it is tried. Ports that
+answer count when they are left without a word. Tries of other IP protocols count by protocol.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from pfw.engine.detect.contacts import Numbers, Pace, Suspects, Walk, is_for_many, lasted, was_left
+from pfw.engine.detect.detector import Table
+from pfw.model.address import format_address
+from pfw.model.observation import Alert, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
+from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, UDP, protocol_name
+
+PAIRS_MAX = 4_096
+PAIRS_S = 4 * 3600.0
+FAST_PORTS, FAST_S = 10, 60.0
+SLOW_PORTS, SLOW_S = 15, 3600.0
+"""CrowdSec's scenario counts 15 ports, Snort's "medium" 10 rejects in 90 s, Slips 10 ports in an hour."""
+WALK_PORTS = 5
+"""Four failures are what the walk takes; but who configures a mailbox tries as many."""
+UDP_PORTS = 15
+"""UDP that nobody answers is nothing strange (syslog, games): it takes more ports."""
+UDP_PORT_BELOW = 32_768
+"""Ports above are chosen by kernels, media streams and traceroute (33434 and up): silence there is no sign."""
+SERVICE_BELOW = 1024
+"""UDP from such a port to one above is an answer that came late, or whose question was not seen."""
+
+TOGETHER_S = 5.0
+TOGETHER_SOURCES = 3
+"""So many sources that begin to scan one host within this time are decoys (`nmap -D`), or one scan of many."""
+HELD_S = 2.0
+"""So long a first alert waits for others like it."""
+SPREAD_PORTS, SPREAD_S = 20, 600.0
+"""Ports of one host that several sources tried, each too few to be noticed."""
+TARGETS_MAX = 1_024
+SOURCES_MAX = 64
+
+PROTOCOLS, PROTOCOLS_S = 5, 60.0
+"""psad's PROTOCOL_SCAN_THRESHOLD. IPsec, tunnels and SCTP between two hosts are fewer."""
+SLOW_PROTOCOLS = 10
+_PROTOCOL_PAIRS_MAX = 4_096
+
+_Pair = tuple[bytes, bytes, int]
+
+
+class _Scan:
+    """What one source tried of another host with one protocol."""
+
+    __slots__ = ("first", "left", "next_alert", "pace", "ports", "refused", "reset", "silent", "told", "triggered",
+                 "walk", "last")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.ports = Numbers()
+        self.pace = Pace(SLOW_PORTS)
+        self.walk = Walk()
+        self.first = self.last = 0.0
+        self.refused = self.silent = self.reset = self.left = 0
+        self.triggered: float | None = None
+        self.next_alert = 0
+        self.told = 0
+
+    def add(self, seen: Met | Confirmed) -> bool:
+        """Whether the port is a new one."""
+        began = seen.began
+        if not self.ports.add(began.port or 0):
+            return False
+        self.pace.add(began.time)
+        self.first = min(self.first or began.time, began.time)
+        self.last = max(self.last, began.time)
+        if isinstance(seen, Confirmed):
+            self.reset += 1
+        elif seen.reply is Reply.SILENT:
+            self.silent += 1
+            self.walk.failed()
+        else:
+            self.refused += 1
+            self.walk.failed()
+        return True
+
+    def is_scan(self, protocol: int) -> bool:
+        if protocol == UDP:
+            return self.pace.reached(UDP_PORTS, SLOW_S)
+        if self.pace.reached(FAST_PORTS, FAST_S) or self.pace.reached(SLOW_PORTS, SLOW_S):
+            return True
+        return self.ports.count >= WALK_PORTS and self.walk.is_scanner
+
+
+class _Target:
+    """Who tries ports of one host: those too few each, and those that were found out."""
+
+    __slots__ = ("few", "first", "found", "next_alert", "ports")
+
+    def __init__(self) -> None:
+        self.few: set[bytes] = set()
+        self.ports = Numbers()
+        self.first = 0.0
+        self.found: dict[bytes, float] = {}
+        self.next_alert = SPREAD_PORTS
+
+
+class _Protocols:
+    __slots__ = ("first", "next_alert", "pace", "tried")
+
+    def __init__(self) -> None:
+        self.tried: set[int] = set()
+        self.pace = Pace(SLOW_PROTOCOLS)
+        self.first = 0.0
+        self.next_alert = 0
+
+
+class PortScan:
+    wants: tuple[type, ...] = (Met, Confirmed, Ended, ProtocolTried)
+
+    def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
+        self._scans: Suspects[_Pair, _Scan] = Suspects(pairs_max, PAIRS_S, _Scan)
+        self._targets: Table[bytes, _Target] = Table(TARGETS_MAX, SPREAD_S, _Target)
+        self._protocols: Table[tuple[bytes, bytes], _Protocols] = Table(_PROTOCOL_PAIRS_MAX, PAIRS_S, _Protocols)
+        self._held: deque[_Pair] = deque()
+
+    @property
+    def refused(self) -> int:
+        return self._scans.refused + self._targets.refused + self._protocols.refused
+
+    def observe(self, seen: Met | Confirmed | Ended | ProtocolTried) -> Iterable[Alert]:
+        if isinstance(seen, ProtocolTried):
+            return self._protocol(seen)
+        began = seen.began
+        if began.port is None or began.protocol not in PORT_PROTOCOLS or is_for_many(began.destination):
+            return ()
+        pair = (began.source, began.destination, began.protocol)
+        if isinstance(seen, Ended):
+            return self._left(pair, seen)
+        if isinstance(seen, Met) and (seen.reply is Reply.ANSWERED or seen.reply is Reply.EXPIRED):
+            return ()
+        if isinstance(seen, Confirmed) and not seen.by_reset:
+            self._welcome(pair, seen)
+            return ()
+        return () if _says_nothing(seen) else self._tried(pair, seen)
+
+    def end(self, now: float) -> Iterable[Alert]:
+        """What was held back, and how far those have come that were told of."""
+        alerts = list(self._release(now, everything=True))
+        for pair, scan in self._scans.values():
+            if scan.told and scan.ports.count > scan.told:
+                alerts.append(self._alert(pair, scan))
+        return alerts
+
+    def _tried(self, pair: _Pair, seen: Met | Confirmed) -> Iterator[Alert]:
+        yield from self._release(seen.time)
+        taken = self._scans.take(pair, seen.began.port, seen)
+        if taken is None:
+            return
+        scan, successes, tries = taken
+        for _ in range(min(successes, WALK_PORTS)):
+            scan.walk.succeeded()
+        if not any([scan.add(each) for each in tries]):
+            return
+        if scan.triggered is None and scan.is_scan(pair[2]):
+            self._found(pair, scan, seen.time)
+        elif scan.told and scan.ports.count >= scan.next_alert:
+            yield self._alert(pair, scan)
+        elif scan.triggered is None:
+            yield from self._spread(pair, tries, seen.time)
+
+    def _found(self, pair: _Pair, scan: _Scan, now: float) -> None:
+        scan.triggered = now
+        self._held.append(pair)
+        target = self._targets.get(pair[1], now)
+        if target is not None:
+            if len(target.found) >= SOURCES_MAX:
+                del target.found[next(iter(target.found))]
+            target.found[pair[0]] = now
+
+    def _release(self, now: float, *, everything: bool = False) -> Iterator[Alert]:
+        while self._held:
+            scan = self._scans.known(self._held[0])
+            since = 0.0 if scan is None or scan.triggered is None else now - scan.triggered
+            if scan is not None and 0 <= since < HELD_S and not everything:
+                return
+            pair = self._held.popleft()
+            if scan is not None:
+                yield self._alert(pair, scan)
+
+    def _welcome(self, pair: _Pair, seen: Confirmed) -> None:
+        scan = self._scans.known(pair)
+        if scan is None:
+            self._scans.succeeded(pair)
+        elif (seen.began.port or 0) not in scan.ports:
+            scan.walk.succeeded()
+
+    def _left(self, pair: _Pair, seen: Ended) -> Iterable[Alert]:
+        """Opened and left: that the source got the answer proves that it is what it says, and such a port counts."""
+        scan = self._scans.known(pair)
+        if scan is None or seen.is_older or not was_left(seen):
+            return ()
+        was_told, had_left = scan.told, scan.left
+        scan.left += 1
+        if scan.ports.add(seen.began.port or 0):
+            scan.pace.add(seen.began.time)
+        return (self._alert(pair, scan),) if was_told and not had_left else ()
+
+    def _alert(self, pair: _Pair, scan: _Scan) -> Alert:
+        source, destination, protocol = pair
+        count = scan.told = scan.ports.count
+        scan.next_alert = 2 * count
+        others = 1 if scan.left else self._together(destination, scan)
+        tried = f"{count} {protocol_name(protocol)} ports of {format_address(destination)} in "
+        tried += lasted(scan.first, scan.last)
+        if others >= TOGETHER_SOURCES:
+            text = f"{others} sources at once tried the same host, one alone {tried}: most may be forged (decoys)"
+        else:
+            text = f"tried {tried}, {_results(scan)}"
+        return Alert(
+            kind=Kind.PORT_SCAN,
+            source=None if others >= TOGETHER_SOURCES else source,
+            target=destination,
+            first=scan.first,
+            last=scan.last,
+            score=min(95, (30 if protocol == UDP else 40) + 4 * count),
+            evidence=text,
+            ban=(source,) if scan.left else (),
+        )
+
+    def _together(self, destination: bytes, scan: _Scan) -> int:
+        """How many sources were found out at the same time."""
+        target = self._targets.peek(destination)
+        if target is None or scan.triggered is None:
+            return 1
+        return sum(abs(scan.triggered - each) <= TOGETHER_S for each in target.found.values())
+
+    def _spread(self, pair: _Pair, tries: Iterable[Met | Confirmed], now: float) -> Iterator[Alert]:
+        target = self._targets.get(pair[1], now)
+        if target is None or target.found:
+            return
+        if not target.first or abs(now - target.first) > SPREAD_S:
+            target.few, target.ports, target.next_alert = set(), Numbers(), SPREAD_PORTS
+            target.first = now
+        if len(target.few) < SOURCES_MAX:
+            target.few.add(pair[0])
+        for each in tries:
+            target.ports.add(each.began.port or 0)
+        count = target.ports.count
+        if count >= target.next_alert and len(target.few) >= TOGETHER_SOURCES:
+            target.next_alert = 2 * count
+            text = f"{len(target.few)} sources tried {count} ports of {format_address(pair[1])} in "
+            text += f"{lasted(target.first, now)}, each a few, none was let in"
+            yield Alert(kind=Kind.PORT_SCAN, source=None, target=pair[1], first=target.first, last=now, score=60,
+                        evidence=text)  # fmt: skip
+
+    def _protocol(self, seen: ProtocolTried) -> Iterator[Alert]:
+        if is_for_many(seen.destination) or seen.protocol in PORT_PROTOCOLS or seen.protocol in (ICMP, ICMPV6):
+            return
+        found = self._protocols.get((seen.source, seen.destination), seen.time)
+        if found is None or seen.protocol in found.tried:
+            return
+        found.tried.add(seen.protocol)
+        found.pace.add(seen.time)
+        found.first = found.first or seen.time
+        count = len(found.tried)
+        many = found.pace.reached(PROTOCOLS, PROTOCOLS_S) or found.pace.reached(SLOW_PROTOCOLS, SLOW_S)
+        if many and count >= found.next_alert:
+            found.next_alert = 2 * count
+            text = f"tried {count} IP protocols of {format_address(seen.destination)} in {lasted(found.first, seen.time)}"
+            yield Alert(kind=Kind.PORT_SCAN, source=seen.source, target=seen.destination, first=found.first,
+                        last=seen.time, score=min(95, 45 + 5 * count), evidence=text)  # fmt: skip
+
+
+def _says_nothing(seen: Met | Confirmed) -> bool:
+    """UDP that may be an answer, or goes where silence is no sign."""
+    began = seen.began
+    port, source_port = began.port or 0, began.source_port or 0
+    return began.protocol == UDP and (port >= UDP_PORT_BELOW or source_port < SERVICE_BELOW <= port)
+
+
+def _results(scan: _Scan) -> str:
+    parts = ((scan.refused, "refused"), (scan.silent, "without an answer"), (scan.reset, "half open and reset"))
+    texts = [f"{count} {text}" for count, text in parts if count]
+    if scan.left:
+        texts.append(f"{scan.left} opened and left without a word")
+    return ", ".join(texts)
