@@ -24,6 +24,10 @@
 
 #define SOL_SOCKET 1
 #define SO_MARK 36
+#define AF_INET 2
+#define AF_INET6 10
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
 #define GO_ON 1
 
 typedef __u32 dev_t;
@@ -120,13 +124,13 @@ struct {
 
 static __always_inline int read_executable(struct file *file, struct executable *found)
 {
-	struct inode *inode = BPF_CORE_READ(file, f_inode);
+	struct inode *inode = file->f_inode;
 
 	if (!inode)
 		return 0;
-	found->inode = BPF_CORE_READ(inode, i_ino);
-	found->device = BPF_CORE_READ(inode, i_sb, s_dev);
-	found->generation = BPF_CORE_READ(inode, i_generation);
+	found->inode = inode->i_ino;
+	found->device = inode->i_sb->s_dev;
+	found->generation = inode->i_generation;
 	return 1;
 }
 
@@ -179,7 +183,7 @@ static __always_inline void note(__u64 cookie, struct executable *file, struct t
 	__u64 ids = bpf_get_current_uid_gid();
 
 	owner.file = *file;
-	owner.started_ns = BPF_CORE_READ(task, group_leader, start_boottime);
+	owner.started_ns = task->group_leader->start_boottime;
 	owner.cgroup = bpf_get_current_cgroup_id();
 	owner.pid = bpf_get_current_pid_tgid() >> 32;
 	owner.uid = (__u32)ids;
@@ -189,12 +193,13 @@ static __always_inline void note(__u64 cookie, struct executable *file, struct t
 	bpf_map_update_elem(&owners, &cookie, &owner, BPF_ANY);
 }
 
-// What a socket's mark shall be, now that this task uses it. `cookie` is the socket's, 0 where that is no news.
-static __always_inline __u32 label(__u32 mark, __u64 cookie, int is_new)
+// What a socket's mark shall be, now that this task uses it. Who that is, is noted for the socket with this cookie; 0
+// where it is not yet worth it.
+static __always_inline __u32 label(__u32 mark, __u64 cookie)
 {
 	__u32 zero = 0;
 	struct settings *settings = bpf_map_lookup_elem(&settings_map, &zero);
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = bpf_get_current_task_btf();
 	struct executable file = {};
 	struct owner *known;
 	struct mm_struct *mm;
@@ -203,8 +208,8 @@ static __always_inline __u32 label(__u32 mark, __u64 cookie, int is_new)
 
 	if (!settings)
 		return mark;
-	mm = BPF_CORE_READ(task, mm);
-	exe = mm ? BPF_CORE_READ(mm, exe_file) : 0;
+	mm = task->mm;
+	exe = mm ? mm->exe_file : 0;
 	if (exe && read_executable(exe, &file)) {
 		own = own_mark(settings, &file);
 		if (!own)
@@ -214,7 +219,7 @@ static __always_inline __u32 label(__u32 mark, __u64 cookie, int is_new)
 	if (mark && bpf_map_lookup_elem(&foreign, &mark))
 		own = mark & settings->mask;
 	if (cookie) {
-		known = is_new ? 0 : bpf_map_lookup_elem(&owners, &cookie);
+		known = bpf_map_lookup_elem(&owners, &cookie);
 		if (!known || known->pid != (__u32)(bpf_get_current_pid_tgid() >> 32) || known->mark != own ||
 		    known->file.inode != file.inode)
 			note(cookie, &file, task, own);
@@ -225,8 +230,14 @@ static __always_inline __u32 label(__u32 mark, __u64 cookie, int is_new)
 SEC("cgroup/sock_create")
 int pfw_create(struct bpf_sock *sock)
 {
-	if (sock->family == 2 || sock->family == 10)
-		sock->mark = label(sock->mark, bpf_get_socket_cookie(sock), 1);
+	__u64 cookie = 0;
+
+	if (sock->family != AF_INET && sock->family != AF_INET6)
+		return GO_ON;
+	// TCP and UDP sockets are noted when they are bound, connected or send; of others this is all that is heard.
+	if (sock->protocol != IPPROTO_TCP && sock->protocol != IPPROTO_UDP)
+		cookie = bpf_get_socket_cookie(sock);
+	sock->mark = label(sock->mark, cookie);
 	return GO_ON;
 }
 
@@ -247,7 +258,7 @@ static __always_inline int relabel(struct bpf_sock_addr *address)
 	if (!sock)
 		return GO_ON;
 	before = sock->mark;
-	mark = label(before, bpf_get_socket_cookie(address), 0);
+	mark = label(before, bpf_get_socket_cookie(address));
 	if (mark != before)
 		bpf_setsockopt(address, SOL_SOCKET, SO_MARK, &mark, sizeof(mark));
 	return GO_ON;

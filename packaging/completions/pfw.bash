@@ -25,7 +25,7 @@ _pfw() {
         if [[ $word == '=' ]]; then skip=1; continue; fi
         if ((skip)); then skip=0; continue; fi
         case "$command $word" in
-        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --sha256' | 'explain --script' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'import --output' | 'import -o' | 'import --default' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --script' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --script' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --script' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units') skip=1 ;;
+        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --sha256' | 'explain --script' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'import --output' | 'import -o' | 'import --default' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --script' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --script' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --script' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units' | 'daemon --rules' | 'daemon --cgroup' | 'daemon --mask' | 'ask --for' | 'ask --scope' | 'connections --app' | 'connections --pid' | 'connections --user' | 'connections --direction' | 'connections --protocol' | 'connections --remote' | 'connections --port' | 'connections --rule') skip=1 ;;
         *' -'*) ;;
         ' '*) command=$word ;;
         *) ((operands += 1)) ;;
@@ -136,11 +136,24 @@ _pfw() {
     'panic --backend') _pfw_values 'words auto nftables iptables iptables-nft iptables-legacy' "$current"; return ;;
     'install --units') _pfw_values 'text' "$current"; return ;;
     'uninstall --units') _pfw_values 'text' "$current"; return ;;
+    'daemon --rules') _pfw_values 'file' "$current"; return ;;
+    'daemon --cgroup') _pfw_values 'file' "$current"; return ;;
+    'daemon --mask') _pfw_values 'text' "$current"; return ;;
+    'ask --for') _pfw_values 'text' "$current"; return ;;
+    'ask --scope') _pfw_values 'words exact address port anywhere' "$current"; return ;;
+    'connections --app') _pfw_values 'file' "$current"; return ;;
+    'connections --pid') _pfw_values 'text' "$current"; return ;;
+    'connections --user') _pfw_values 'user' "$current"; return ;;
+    'connections --direction') _pfw_values 'words in out' "$current"; return ;;
+    'connections --protocol') _pfw_values 'text' "$current"; return ;;
+    'connections --remote') _pfw_values 'text' "$current"; return ;;
+    'connections --port') _pfw_values 'text' "$current"; return ;;
+    'connections --rule') _pfw_values 'text' "$current"; return ;;
     esac
     case $command in
     '')
         options='-h --help --version'
-        if ((operands == 0)); then kind='words monitor check explain replay schema convert import up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall completion'; fi
+        if ((operands == 0)); then kind='words monitor check explain replay schema convert import up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall daemon ask apps connections why agent completion'; fi
         ;;
     'monitor')
         options='-h --help --rules --interface -i --read -r --local --filter -f --count -c --seconds --every-packet --verbose -v --enforce --backend --confirm --force --quiet -q --json --log --no-log --eve --syslog --journal --log-budget'
@@ -154,7 +167,7 @@ _pfw() {
         if ((operands >= 0)); then kind='text'; fi
         ;;
     'replay')
-        options='-h --help --local --filter -f --top --rules --json'
+        options='-h --help --detect --local --filter -f --top --rules --json'
         if ((operands >= 0)); then kind='file'; fi
         ;;
     'schema')
@@ -227,6 +240,27 @@ _pfw() {
         ;;
     'uninstall')
         options='-h --help --units --json'
+        ;;
+    'daemon')
+        options='-h --help --rules --cgroup --mask --no-labels'
+        ;;
+    'ask')
+        options='-h --help --list --for --once --program --always --scope --json'
+        if ((operands == 0)); then kind='words answer'; fi
+        if ((operands >= 1)); then kind='text'; fi
+        ;;
+    'apps')
+        options='-h --help --json'
+        ;;
+    'connections')
+        options='-h --help --watch -w --app --pid --user --direction --protocol --remote --port --rule --json'
+        ;;
+    'why')
+        options='-h --help --json'
+        if ((operands == 0)); then kind='text'; fi
+        ;;
+    'agent')
+        options='-h --help'
         ;;
     'completion')
         options='-h --help'

@@ -13,7 +13,8 @@ from pfw.daemon import programs
 from pfw.daemon.programs import LabelBook, Running, real_path, resolved, running
 from pfw.daemon.state import State
 from pfw.drivers.store import Store
-from pfw.enforce.programs import MASK, gather
+from pfw.enforce.conditions import CannotError
+from pfw.enforce.programs import MASK, gather, spread, written
 from pfw.policy.load import load
 
 

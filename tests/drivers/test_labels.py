@@ -115,7 +115,8 @@ def test_users_are_part_of_the_mark(found, cgroup):
 
 
 def test_the_owner_of_a_socket_is_noted_as_long_as_it_lives(found, cgroup):
-    code = "c = s.getsockopt(1, 57, 8); print(int.from_bytes(c, 'little'), os.getpid(), flush=True); input()"
+    code = "s.bind(('127.0.0.1', 0)); c = int.from_bytes(s.getsockopt(1, 57, 8), 'little')\n"
+    code += "print(c, os.getpid(), flush=True); input()"
     process = subprocess.Popen(
         [sys.executable, "-c", f"import os, socket\nopen('{cgroup}/cgroup.procs', 'w').write('0')\n{MAKE}{code}"],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ class Arena:
             try:
                 with self.lab.there.call(lambda: socket.create_connection((HERE, port), timeout=1)) as caller:
                     caller.settimeout(2)
-                    return caller.recv(16) == b"yes"
+                    return bool(caller.recv(16) == b"yes")
             except OSError:
                 return False
             finally:
@@ -119,6 +119,20 @@ def tmp_path() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def shared() -> Iterator[Arena]:
     """The laboratory of attacks that change nothing for each other: `good` may go out and receive."""
+    yield from _standing(_policy_of)
+
+
+@pytest.fixture(scope="module")
+def asked() -> Iterator[Arena]:
+    """The same, where `good` may go out and all others ask."""
+    yield from _standing(asking)
+
+
+def asking(arena: Arena) -> dict[str, Any]:
+    return policy(allow("out", str(arena.good)), default={"in": "block", "out": "ask"})
+
+
+def _standing(policy_of: Callable[[Arena], dict[str, Any]]) -> Iterator[Arena]:
     reason = labels.usable() or ("gcc is not there" if shutil.which("gcc") is None else None)
     if reason is not None or os.geteuid() != 0:
         pytest.skip(reason or "network namespaces need root")
@@ -128,7 +142,7 @@ def shared() -> Iterator[Arena]:
             lab = Lab(here, there, folder)
             try:
                 arena = Arena(lab, folder)
-                lab.up(_policy_of(arena))
+                lab.up(policy_of(arena))
                 yield arena
             finally:
                 lab.remove()

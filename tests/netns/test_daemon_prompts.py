@@ -1,4 +1,4 @@
-"""Prompts: many at once, every kind of answer, every kind of packet; what is answered happens, and nothing else does."""
+"""Prompts: many at once, every kind of answer and of packet; what is answered happens, and nothing else does."""
 
 from __future__ import annotations
 
@@ -241,6 +241,18 @@ def test_an_answer_for_a_time_ends_with_it(lab: Lab, net: Any) -> None:  # noqa:
         assert len(watcher.prompts) == 2
 
 
+def comes_in(lab: Lab, net: Any) -> bool:  # noqa: F811
+    def connect() -> bool:
+        try:
+            with socket.create_connection((net.here, 7000), timeout=0.4) as sock:
+                return sock.recv(10) == b"yes"
+        except TimeoutError:
+            return False
+
+    found: bool = lab.there.call(connect)
+    return found
+
+
 def test_always_becomes_a_rule(lab: Lab, net: Any) -> None:  # noqa: F811
     """Before the rule that asks, in force at once, and taken back by `pfw undo`."""
     server, copy = python_copy(lab, "server"), lab.copy(CURL, "copy")
@@ -252,15 +264,8 @@ def test_always_becomes_a_rule(lab: Lab, net: Any) -> None:  # noqa: F811
     listening = dial(lab, server, "serve", net.here, "7000")
     assert listening.line() == "listens"
 
-    def comes_in() -> bool:
-        try:
-            with socket.create_connection((net.here, 7000), timeout=0.4) as sock:
-                return sock.recv(10) == b"yes"
-        except TimeoutError:
-            return False
-
     def goes(program: Path) -> bool:
-        return lab.there.call(comes_in) if program == server else lab.fetches(program, net.there, 0.4)
+        return comes_in(lab, net) if program == server else lab.fetches(program, net.there, 0.4)
 
     answers = {Path(CURL): "allow", copy: "block", server: "allow"}
     with lab.watching() as watcher:
@@ -288,10 +293,11 @@ def test_always_becomes_a_rule(lab: Lab, net: Any) -> None:  # noqa: F811
     listening.end()
 
 
-def test_an_answer_for_one_copy_is_none_for_another(lab: Lab, net: Any) -> None:  # noqa: F811
+@pytest.mark.parametrize("options", [(), ("--no-labels",)], ids=["labels", "no-labels"])
+def test_an_answer_for_one_copy_is_none_for_another(lab: Lab, net: Any, options: tuple[str, ...]) -> None:  # noqa: F811
     """Neither by the kernel nor in the daemon, whichever comes first, and however long both have been known."""
     one, two = lab.copy(CURL, "one"), lab.copy(CURL, "two")
-    lab.up(asking())
+    lab.up(asking(), *options)
     with lab.watching() as watcher:
         for program in (one, two):
             assert not lab.fetches(program, net.there6, 0.3)
@@ -311,6 +317,7 @@ def test_icmp(lab: Lab, net: Any) -> None:  # noqa: F811
         for address, name in ((net.there, "ICMP"), (net.there6, "ICMPv6")):
             pinging = lab.start(PING, "-c", "1", "-W", "8", address)
             prompt = watcher.next()
+            print("ICMPPROG", prompt.program, prompt.certainty)
             assert (prompt.protocol, prompt.remote, prompt.port) == (name, address, None)
             lab.answer(prompt.id, "allow")
             pinging.communicate(timeout=10)

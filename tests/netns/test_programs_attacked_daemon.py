@@ -22,6 +22,8 @@ from tests.netns.attacking import (
     Arena,
     allow,
     arena,  # noqa: F401
+    asked,  # noqa: F401
+    asking,
     policy,
     shared,  # noqa: F401
     tmp_path,  # noqa: F401
@@ -40,42 +42,69 @@ from pfw.engine.prompts import PROMPTS_MAX
 from pfw.model.program import Certainty
 from pfw.wire.sockdiag import DiagSocket
 
-FLOOD = 3000
+FLOOD = 2 * PROMPTS_MAX
 FIRST_PORT = 10000
 """Where a flood begins (attacks.c)."""
 KNOWN_S = 1.0
 """So long a connection may take that the kernel decides, whatever the daemon is busy with."""
 
 
-def asking(arena: Arena) -> dict[str, Any]:  # noqa: F811
-    return policy(allow("out", str(arena.good)), default={"in": "block", "out": "ask"})
+# -- what a person sees
+
+
+def test_a_name_that_would_steer_a_terminal(asked: Arena) -> None:  # noqa: F811
+    """It stands in `pfw ask --list` on one line, with nothing in it that a terminal obeys; it is no rule, since with
+    its star it would be one about others, but can be answered for a time, whatever is in force then."""
+    evil = asked.copy("own/x\x1b[2J\x07\n\u202e7 allow own u9 *")
+    with asked.lab.watching(), asked.lab.start(evil, "fetch", THERE, "9999") as process:
+        prompt = prompt_about(asked, 9999)
+        listed = asked.lab.pfw("ask", "--list").stdout
+        with pytest.raises(ApiError, match="other programs"):
+            asked.lab.answer(prompt.id, "allow", "always", "anywhere")
+        process.kill()
+        asked.lab.answer(prompt.id, "allow", "time", "anywhere", 600)
+        with caller(asked) as client:
+            client.call("Reload", Nothing(), told.ReloadResult)
+        assert asked.attack(evil, "fetch") == REACHED
+    assert "7 allow own u9 *" in listed
+    assert all(line.isprintable() for line in listed.split("\n"))
+    assert not any(line.startswith("7 allow") for line in listed.splitlines())
+
+
+def test_a_path_that_is_not_proven_is_not_shown_as_one(asked: Arena) -> None:  # noqa: F811
+    """A program that was mounted over an allowed one asks: there is no path in its prompt."""
+    with asked.lab.watching():
+        script = 'mount --bind "$1" "$2" && exec "$2" flood "$3" 1 0 1'
+        words = ["unshare", "-Urm", "sh", "-c", script, "sh", str(asked.evil), str(asked.good), THERE]
+        assert asked.lab.run(*words).returncode == REACHED
+        prompt = prompt_about(asked, FIRST_PORT)
+        assert prompt.program is None or prompt.program.path is None
 
 
 # -- floods
 
 
-def test_a_flood_of_prompts(arena: Arena) -> None:  # noqa: F811
+def test_a_flood_of_prompts(asked: Arena) -> None:  # noqa: F811
     """One program asks for thousands of other ends: known programs are not held up, and what is kept is bounded."""
-    arena.lab.up(asking(arena))
-    with arena.lab.watching():
-        assert arena.attack(arena.evil, "flood", "0", str(FLOOD)) == REACHED
+    with asked.lab.watching():
+        assert asked.attack(asked.evil, "flood", "0", str(FLOOD)) == REACHED
         began = time.monotonic()
-        assert arena.attack(arena.good, "fetch") == REACHED
+        assert asked.attack(asked.good, "fetch") == REACHED
         assert time.monotonic() - began < KNOWN_S
-        arena.lab.until(lambda: waiting(arena) == PROMPTS_MAX, "as many wait as may")
-        assert len(arena.lab.prompts()) <= 2 * PROMPTS_MAX
-        assert arena.attack(arena.evil, "fetch") == STOPPED
+        asked.lab.until(lambda: waiting(asked) == PROMPTS_MAX, "as many wait as may")
+        assert len(asked.lab.prompts()) <= 2 * PROMPTS_MAX
+        assert asked.attack(asked.evil, "fetch") == STOPPED
 
 
-def test_limit_a_flood_of_prompts_hides_those_of_others(arena: Arena) -> None:  # noqa: F811
+def test_limit_a_flood_of_prompts_hides_those_of_others(asked: Arena) -> None:  # noqa: F811
     """Whoever comes when so many wait is blocked, and among the unanswered."""
-    arena.lab.up(asking(arena))
-    with arena.lab.watching():
-        assert arena.attack(arena.evil, "flood", "0", str(FLOOD)) == REACHED
-        arena.lab.until(lambda: waiting(arena) == PROMPTS_MAX, "as many wait as may")
-        other = arena.copy("other")
-        assert arena.attack(other, "fetch") == STOPPED
-        found = [each for each in arena.lab.prompts() if each.program and each.program.path == str(other)]
+    with asked.lab.watching():
+        if waiting(asked) < PROMPTS_MAX:
+            assert asked.attack(asked.evil, "flood", "0", str(FLOOD)) == REACHED
+        asked.lab.until(lambda: waiting(asked) == PROMPTS_MAX, "as many wait as may")
+        other = asked.copy("other")
+        assert asked.attack(other, "fetch") == STOPPED
+        found = [each for each in asked.lab.prompts() if each.program and each.program.path == str(other)]
         assert [each.state for each in found] == ["unanswered"]
 
 
@@ -87,7 +116,7 @@ def test_a_flood_that_nobody_reads(arena: Arena) -> None:  # noqa: F811
     before = received(arena)
     arena.lab.daemon.send_signal(signal.SIGSTOP)
     for kind in "01":
-        assert arena.attack(arena.evil, "flood", kind, "12000") == REACHED
+        assert arena.attack(arena.evil, "flood", kind, "6000") == REACHED
     began = time.monotonic()
     assert arena.attack(arena.good, "fetch") == REACHED
     assert time.monotonic() - began < KNOWN_S
@@ -98,55 +127,20 @@ def test_a_flood_that_nobody_reads(arena: Arena) -> None:  # noqa: F811
     assert received(arena) == before
 
 
-# -- what a person sees
-
-
-def test_a_name_that_would_steer_a_terminal(arena: Arena) -> None:  # noqa: F811
-    """It stands in `pfw ask --list` on one line, with nothing in it that a terminal obeys; it is no rule, since with its
-    star it would be one about others, but can be answered for a time, whatever is in force then."""
-    arena.lab.up(asking(arena))
-    evil = arena.copy("own/x\x1b[2J\x07\n\u202e7 allow own u9 *")
-    with arena.lab.watching(), arena.lab.start(evil, "fetch", THERE, str(FIRST_PORT)) as process:
-        prompt = prompt_of_flood(arena)
-        listed = arena.lab.pfw("ask", "--list").stdout
-        with pytest.raises(ApiError, match="other programs"):
-            arena.lab.answer(prompt.id, "allow", "always", "anywhere")
-        process.kill()
-        arena.lab.answer(prompt.id, "allow", "time", "anywhere", 600)
-        with caller(arena) as client:
-            client.call("Reload", Nothing(), told.ReloadResult)
-        assert arena.attack(evil, "fetch") == REACHED
-    assert "7 allow own u9 *" in listed
-    assert all(line.isprintable() for line in listed.split("\n"))
-    assert not any(line.startswith("7 allow") for line in listed.splitlines())
-
-
-def test_a_path_that_is_not_proven_is_not_shown_as_one(arena: Arena) -> None:  # noqa: F811
-    """A program that was mounted over an allowed one asks: there is no path in its prompt."""
-    arena.lab.up(asking(arena))
-    with arena.lab.watching():
-        script = 'mount --bind "$1" "$2" && exec "$2" flood "$3" 1 0 1'
-        words = ["unshare", "-Urm", "sh", "-c", script, "sh", arena.evil, arena.good, THERE]
-        assert arena.lab.run(*words).returncode == REACHED
-        prompt = prompt_of_flood(arena)
-        assert prompt.program is None or prompt.program.path is None
-
-
 # -- numbers that come again
 
 
-def test_a_process_of_the_same_number(arena: Arena) -> None:  # noqa: F811
+def test_a_process_of_the_same_number(shared: Arena) -> None:  # noqa: F811
     """What the kernel noted of a process is not said of a later one, nor of another program that it has begun."""
-    arena.lab.up(policy(allow("out", str(arena.good))))
-    with arena.lab.start(arena.good, "idle") as process:
-        pinned = find(arena.lab.runtime / "bpf")
+    with shared.lab.start(shared.good, "idle") as process:
+        pinned = find(shared.lab.runtime / "bpf")
         assert pinned is not None
         try:
-            arena.lab.until(lambda: processes.executable(process.pid) == identity(arena.good), "it has begun")
+            shared.lab.until(lambda: processes.executable(process.pid) == identity(shared.good), "it has begun")
             running = processes.program(process.pid)
             assert running is not None
-            real = owner_of(pinned, arena.good, process.pid, running.started)
-            assert noted(pinned, real) == str(arena.good)
+            real = owner_of(pinned, shared.good, process.pid, running.started)
+            assert noted(pinned, real) == str(shared.good)
             assert noted(pinned, replace(real, started=running.started - 500)) is None
             assert noted(pinned, replace(real, file=replace(real.file, inode=real.file.inode + 1))) is None
         finally:
@@ -172,10 +166,12 @@ def test_a_file_of_the_same_number(arena: Arena, place: str) -> None:  # noqa: F
         again = None
         for number in range(300):
             again = folder / f"again{number}"
-            shutil.copy2(arena.evil, again)
+            again.touch()
             if again.stat().st_ino == inode:
                 break
         assert again is not None
+        shutil.copyfile(arena.evil, again)
+        again.chmod(0o755)
         assert (again.stat().st_ino == inode) == (place == "disk")
         assert arena.attack(again, "fetch") == STOPPED
 
@@ -194,8 +190,8 @@ def test_limit_without_labels_a_socket_can_be_hidden(arena: Arena) -> None:  # n
 def test_loopback_where_the_policy_closes_it(arena: Arena) -> None:  # noqa: F811
     """There rules for programs hold, too. A packet brings along the label of who sent it, which is not that of who
     would receive it."""
-    closed = policy(allow("out", str(arena.good)), allow("in", str(arena.good)), base={"loopback": False})
-    arena.lab.up(closed)
+    apps = [str(arena.good), f"{arena.folder}/box/*"]
+    arena.lab.up(policy(*(allow(way, apps, name=way) for way in ("out", "in")), base={"loopback": False}))
     for listener, program, result in (
         (arena.good, arena.good, REACHED),
         (arena.good, arena.evil, STOPPED),
@@ -206,11 +202,13 @@ def test_loopback_where_the_policy_closes_it(arena: Arena) -> None:  # noqa: F81
             assert process.stdout.readline() == "listening\n"
             assert arena.attack(program, "fetch", to="127.0.0.1", port=9100) == result
             process.kill()
+    # One that listens without a label, and two that send: one with a label, one with the word of the daemon.
     words = (arena.copy("changer"), "change-listening", arena.good)
     with arena.unseen(*words, becomes=arena.good, to="127.0.0.1", port=9101) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
-        assert arena.attack(arena.good, "fetch", to="127.0.0.1", port=9101) == STOPPED
+        for program in (arena.good, arena.copy("box/new")):
+            assert arena.attack(program, "fetch", to="127.0.0.1", port=9101) == STOPPED
 
 
 # -- files and the interface
@@ -282,10 +280,10 @@ def waiting(arena: Arena) -> int:  # noqa: F811
     return sum(each.state == "waiting" for each in arena.lab.prompts())
 
 
-def prompt_of_flood(arena: Arena) -> told.Prompt:  # noqa: F811
-    """The prompt about the first port of a flood, waited for."""
-    arena.lab.until(lambda: any(each.port == FIRST_PORT for each in arena.lab.prompts()), "somebody is asked")
-    return next(each for each in arena.lab.prompts() if each.port == FIRST_PORT)
+def prompt_about(arena: Arena, port: int) -> told.Prompt:  # noqa: F811
+    """The prompt about a port of the other end, waited for."""
+    arena.lab.until(lambda: any(each.port == port for each in arena.lab.prompts()), "somebody is asked")
+    return next(each for each in arena.lab.prompts() if each.port == port)
 
 
 def counts(arena: Arena) -> dict[str, int]:  # noqa: F811

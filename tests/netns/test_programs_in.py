@@ -143,8 +143,7 @@ def _empty(lab: Lab, place: Path) -> None:  # noqa: F811
     lab.until(left, "the unit is empty")
 
 
-@BOTH
-def test_the_unit_out_and_in(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]) -> None:  # noqa: F811
+def test_the_unit_out_and_in(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
     """A rule names a unit, another one a program in it. What runs beside it is of another unit."""
     good, bad = workshop.copy("good"), workshop.copy("bad")
     with unit(lab, "web.service") as place:
@@ -154,7 +153,7 @@ def test_the_unit_out_and_in(lab: Lab, net: Any, workshop: Workshop, options: tu
             allow("in", str(good), unit=name, protocol="tcp", name="to it"),
             allow("in", unit=name, protocol="udp", name="to any"),
         )  # fmt: skip
-        lab.up(policy, *options)
+        lab.up(policy)
         inside = ("sh", "-c", f'echo $$ > {place}/cgroup.procs; exec "$@"', "sh")
         for program, before in ((good, inside), (bad, inside), (good, ()), (bad, ())):
             wanted = {"tcp": program is good and before == inside, "udp": before == inside}

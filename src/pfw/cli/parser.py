@@ -174,12 +174,16 @@ def _replay(commands: _SubParsersAction[ArgumentParser]) -> None:
         "replay",
         "what the policy would have done with a capture",
         "Judge the traffic of capture files by the policy and sum it up: verdicts by rule, top peers and ports.\n"
-        "Writes no log. Without --local, connections between strangers are judged from both of their ends.",
+        "Writes no log. Without --local, connections between strangers are judged from both of their ends.\n"
+        "With --detect no policy is needed: it lists what is suspicious (scans, floods, tunnels, forged neighbours),\n"
+        "the numbers that say so, and whom one could ban for it. Exit status 0, or 2 for what is no capture.",
         "  pfw replay capture.pcap\n"
         "  pfw replay --local 192.168.1.5 *.pcapng --json\n"
+        "  pfw replay --detect --local 192.168.1.0/24 capture.pcap\n"
         "  zcat old.pcap.gz | pfw replay -",
     )
     parser.add_argument("files", metavar="FILE", nargs="+", help="pcap or pcapng, - for standard input")
+    parser.add_argument("--detect", action="store_true", help="list what is suspicious instead, no policy needed")
     parser.add_argument("--local", metavar="ADDRESS", action="append", help=_LOCAL_HELP)
     parser.add_argument("--filter", "-f", metavar="BPF", help="only packets that this filter takes, as in tcpdump")
     parser.add_argument("--top", metavar="N", type=_count, default=10, help="how many peers and ports (default: 10)")

@@ -136,6 +136,8 @@ def replay(options: Namespace) -> int:
     from pfw.drivers.bpf import FilterError
     from pfw.drivers.files import size_bytes
 
+    if options.detect:
+        return _detect(options)
     rules_file = loaded(options.rules)
     if isinstance(rules_file, int):
         return rules_file
@@ -161,3 +163,35 @@ def replay(options: Namespace) -> int:
     for error_text in replayed.errors:
         tell(error_text)
     return BAD_INPUT if replayed.errors else 0
+
+
+def _detect(options: Namespace) -> int:
+    """`pfw replay --detect`: what is no capture is bad input, one that is cut at its end is not."""
+    from contextlib import closing
+
+    from pfw.cli import detected, watch
+    from pfw.cli.ask import BAD_INPUT, tell
+    from pfw.cli.progress import Progress
+    from pfw.daemon.detecting import detect
+    from pfw.daemon.sources import CaptureFile
+    from pfw.drivers.bpf import FilterError
+    from pfw.drivers.files import size_bytes
+
+    try:
+        local = watch.addresses(options.local)
+        sizes = [size_bytes(path) for path in options.files]
+        progress = Progress(sum(size or 0 for size in sizes) if None not in sizes else None)
+        files = [CaptureFile(path, options.filter, progress.advance) for path in options.files]
+        with closing(progress):
+            found = detect(files, local)
+    except (FilterError, ValueError) as error:
+        tell(str(error))
+        return BAD_INPUT
+    except OSError as error:
+        tell(f"{error.filename or options.files[0]}: {error.strerror or error}")
+        return BAD_INPUT
+    facts = detected.Facts(found.alerts, found.packets, found.refused, found.errors, found.dropped, found.duration_s)
+    print("\n".join(detected.json_lines(facts) if options.json else detected.text_lines(facts)))
+    for error_text in found.errors:
+        tell(error_text)
+    return BAD_INPUT if found.unread else 0

@@ -124,7 +124,7 @@ class Attribution:
             self._programs.move_to_end(key)
             return known
         assert self._labels is not None
-        program = running(self._labels, owner.pid, owner.file)
+        program = running_program(self._labels, owner.pid, owner.file)
         if program is None or abs(program.started - owner.started) > 1:
             if known is not None:
                 return replace(known, script=None)
@@ -138,7 +138,7 @@ class Attribution:
         return program
 
 
-def running(pinned: Labels, pid: int, file: File) -> Program | None:
+def running_program(pinned: Labels, pid: int, file: File) -> Program | None:
     """The program of a process that runs what the kernel calls `file`; None where it is another one by now. Who has
     begun to connect may become a program that is allowed more before anybody looks."""
     with suppress(OSError):

@@ -23,7 +23,7 @@ from msgspec import Struct
 from pfw.daemon import enforcing
 from pfw.daemon.api import Api
 from pfw.daemon.asking import Asking
-from pfw.daemon.attribution import Attribution, Found, running
+from pfw.daemon.attribution import Attribution, Found, running_program
 from pfw.daemon.force import Force
 from pfw.daemon.lasting import add_rule
 from pfw.daemon.loop import Loop
@@ -218,7 +218,7 @@ class Service:
             programs = self.force.programs
             if programs is None or not self.force.is_asking:
                 continue
-            program = running(self.labels, miss.pid, miss.file)
+            program = running_program(self.labels, miss.pid, miss.file)
             if program is not None and programs.add_process(miss.pid, program.path, miss.file):
                 self.census.see(program.path, clock.now())
                 wanted = programs.class_of(miss.file, program.uid, program.gid).mark

@@ -15,9 +15,9 @@ _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
 def folder(run: Path) -> Path:
     """Where labels are pinned by whose runtime folder this is. Raises OSError."""
-    usual = run == store.RUN_DIR or run.is_relative_to(store.RUN_DIR)
-    if usual and _is_bpf(_SYSTEMS):
-        place = _SYSTEMS / "pfw" / run.relative_to(store.RUN_DIR)
+    usual = _in_systems(run)
+    if usual is not None and _is_bpf(_SYSTEMS):
+        place = usual
     else:
         place = run / _OWN
         place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -29,11 +29,18 @@ def folder(run: Path) -> Path:
 
 def found(run: Path) -> Path | None:
     """Where labels may be pinned already; None where nothing can be."""
-    for place in (_SYSTEMS / "pfw" / run.relative_to(store.RUN_DIR) if run.is_relative_to(store.RUN_DIR) else None,
-                  run / _OWN):  # fmt: skip
+    for place in (_in_systems(run), run / _OWN):
         if place is not None and _is_bpf(place):
             return place
     return None
+
+
+def _in_systems(run: Path) -> Path | None:
+    """The folder for a runtime folder in the usual place. No name in there may have a dot (kernel/bpf/inode.c:
+    bpf_lookup), as that of a network namespace may."""
+    if not run.is_relative_to(store.RUN_DIR):
+        return None
+    return _SYSTEMS.joinpath("pfw", *(part.replace(".", "%2e") for part in run.relative_to(store.RUN_DIR).parts))
 
 
 def let_go(run: Path) -> None:

@@ -85,7 +85,8 @@ def refill(plan: Plan) -> str:
 
 def label_words(place: Place, mask: int) -> list[str]:
     """How a label is asked of a packet: of the socket that sends or would receive it, and of the packet, where whoever
-    was asked has written it. On loopback a packet has the label of who sent it; there whoever was asked decides by himself."""
+    was asked has written it. On loopback a packet has the label of who sent it; there whoever was asked decides by
+    himself."""
     label = f"meta mark & {mask:#010x} ^ {written(mask):#010x}"
     return [f"socket mark & {mask:#010x}", label if place is Place.OUT else f'iifname != "lo" {label}']
 

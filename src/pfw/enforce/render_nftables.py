@@ -138,10 +138,6 @@ class _Renderer:
         """Rules for programs: by its label a connection goes to the chain of its class."""
         classes, place = self._plan.programs, self._place_now
         assert classes is not None
-        owned = f"{self._front}{place}_programs"
-        # Breaks where no program holds a socket; the kernel has some of its own.
-        lines.append(f"{_HAS_PROGRAM[place]} goto {owned}")
-        self._tree(lines, ladder.nobody(), end)
         targets: dict[tuple[Step | Stretch, ...], str] = {}
         chain_of: list[str] = []
         for number in range(len(classes.all)):
@@ -152,12 +148,18 @@ class _Renderer:
             chain_of.append(targets[parts])
         known = [f"{each.mark:#010x} : goto {name}" for each, name in zip(classes.all, chain_of, strict=True)]
         by_label = self._named("type mark : verdict", "", known, word="map")
+        owned = f"{self._front}{place}_programs"
         own = self.chains.setdefault(owned, [])
+        # What is sent has its label also when its socket was closed while somebody was asked.
+        looked_up = lines if place is Place.OUT else own
         for label in nft_answers.label_words(place, classes.mask):
-            own.append(f"{label} vmap @{by_label}")
+            looked_up.append(f"{label} vmap @{by_label}")
             for number, (each, name) in enumerate(zip(classes.all, chain_of, strict=True)):
                 if not each.is_one:
-                    own.append(f"{label} @{self._members(number)} goto {name}")
+                    looked_up.append(f"{label} @{self._members(number)} goto {name}")
+        # Breaks where no program holds a socket; the kernel has some of its own.
+        lines.append(f"{_HAS_PROGRAM[place]} goto {owned}")
+        self._tree(lines, ladder.nobody(), end)
         self._tree(own, ladder.unknown(), end)
 
     def _members(self, number: int) -> str:

@@ -77,7 +77,8 @@ class Ended(Struct, frozen=True, gc=False):
 
 class Busy(Struct, frozen=True, gc=False):
     """What a connection carried since `since`, told about once a second while it carries many packets. `sent` is what
-    whoever began it sent, `attempts` how many of those packets were a SYN."""
+    whoever began it sent, `attempts` how many of those packets were a SYN. `is_answered` tells whether the other end has
+    ever sent a packet of it."""
 
     time: float
     began: Began
@@ -87,6 +88,7 @@ class Busy(Struct, frozen=True, gc=False):
     received_bytes: int
     received_packets: int
     attempts: int = 0
+    is_answered: bool = False
 
 
 class Stray(Struct, frozen=True, gc=False):

@@ -10,7 +10,7 @@ from pfw.wire.error import WireError
 
 ADDRESSES_MAX = 16
 """Of routers and of name servers; a message that lists more is read up to here."""
-_HEADER = Layout(">xxB13x4s12x16s192x4s")
+_HEADER = Layout(">xxB13x4s8x16s192x4s")
 _COOKIE = b"\x63\x82\x53\x63"
 _PAD, _END = 0, 255
 _ROUTERS, _NAME_SERVERS, _KIND, _SERVER = 3, 6, 53, 54
@@ -29,7 +29,7 @@ class Lease(Struct, frozen=True, gc=False):
 
 
 def read_dhcp(payload: bytes) -> Lease | None:
-    """Read the payload of a datagram; None for BOOTP, which has no option 53. Raises WireError for what does not fit."""
+    """Read a datagram's payload; None for BOOTP, which has no option 53. Raises WireError for what does not fit."""
     if len(payload) < _HEADER.size:
         raise WireError(f"{len(payload)} bytes where a DHCP message has at least {_HEADER.size}")
     hardware_bytes, offered, client, cookie = _HEADER.unpack_from(payload)

@@ -21,7 +21,7 @@ _IS_ANSWER, _IS_CUT, _CODE = 0x8000, 0x0200, 0x000F
 
 
 class Message(Struct, frozen=True, gc=False):
-    """`name` is that of the first question in small letters, a character for each byte; `answer_bytes` what follows it."""
+    """`name` is that of the first question in small letters, a character a byte; `answer_bytes` is what follows it."""
 
     is_answer: bool
     name: str

@@ -1,7 +1,7 @@
 """The payload of ICMP echo messages: of the kind that ping programs send, or something else?
 
-iputils, the BSDs and macOS send a time and then bytes that count; Windows the letters a to w over and over; BusyBox, fping
-and mtr zeros; hping and `ping -p` a pattern that repeats; Cisco ABCD.
+iputils, the BSDs and macOS send a time and then bytes that count; Windows the letters a to w over and over; BusyBox,
+fping and mtr zeros; hping and `ping -p` a pattern that repeats; Cisco ABCD.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Neighbour discovery of IPv6 (RFC 4861): advertisements of routers (RFC 4191, RFC 8106) and of neighbours. Read only."""
+"""Neighbour discovery of IPv6 (RFC 4861): what routers (RFC 4191, RFC 8106) and neighbours advertise. Read only."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def _check(message: bytes, layout: Layout, what: str) -> None:
 
 
 def _options(message: bytes, at: int) -> list[_Option]:
-    found = []
+    found: list[_Option] = []
     while at < len(message) and len(found) < OPTIONS_MAX:
         size = message[at + 1] * 8 if at + 1 < len(message) else 0
         if not size or at + size > len(message):
-            raise WireError(f"option {message[at]} of neighbour discovery has {size} bytes, {len(message) - at} are there")
+            raise WireError(f"a neighbour discovery option of {size} bytes where {len(message) - at} are left")
         found.append((message[at], message[at + 2 : at + size]))
         at += size
     return found

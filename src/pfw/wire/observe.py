@@ -1,7 +1,7 @@
-"""What messages say that are observed for their contents: DNS, DHCP, neighbour discovery, echo; bytes to observations.
+"""What messages say that are observed for their contents: DNS, DHCP, neighbour discovery, echo.
 
-`what_is` tells by a packet's flow key alone whether it is such a one, so that all others cost nothing. DNS over multicast
-(port 5353) is left out: there nobody is client or server.
+`what_is` tells by a packet's flow key alone whether it is such a one, so that all others cost nothing. DNS over
+multicast (port 5353) is left out: there nobody is client or server.
 """
 
 from __future__ import annotations

@@ -59,7 +59,9 @@ class Connection:
         grown = [count - past for count, past in zip(counts, before, strict=True)]
         self.mark = (now, *counts)
         if max(grown[1], grown[3]) >= BUSY_PACKETS * max(now - since, _BUSY_S):
-            yield Busy(now, self.began, since, *grown)
+            sent, sent_packets, received, received_packets, attempts = grown
+            yield Busy(now, self.began, since, sent, sent_packets, received, received_packets, attempts,
+                       self.received_packets > 0)  # fmt: skip
 
     @property
     def seems_answered(self) -> bool:

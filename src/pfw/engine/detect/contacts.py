@@ -1,6 +1,6 @@
-"""What the detectors of scans share: which tries count as one, how many came how fast, and the walk between two hypotheses.
+"""What the detectors of scans share: which tries count as one, how many came how fast, and the walk of two hypotheses.
 
-A scan is many different things tried. So whoever has tried one thing alone is kept apart in a place of its own, where it is
+A scan is many different things tried. So whoever has tried one thing alone is kept in a place of its own, where it is
 soon forgotten: a flood with forged sources fills that one, and not the place of those that try many.
 """
 
@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Hashable
-from typing import Generic
+from typing import Generic, TypeVar
 
 from pfw.engine.detect.detector import Key, Table, Value
-from pfw.model.observation import Began, Confirmed, Ended, Met
-from pfw.model.packet import TCP
+from pfw.model.observation import Began, Confirmed, Ended, Met, Stray
+
+Try = TypeVar("Try", bound=Met | Confirmed | Stray)
 
 THETA_0, THETA_1 = 0.8, 0.2
 """How likely a first contact of an honest host succeeds, and one of a scanner (Jung, Paxson, Berger, Balakrishnan: Fast
@@ -27,8 +28,11 @@ FRESH_S = 600.0
 """Who tries one thing and within this time no other is forgotten: nmap's slowest timing (-T0) waits 300 s."""
 
 MANY_MAX = 64
-_QUIET_PACKETS = 4
-"""SYN, ACK, FIN, ACK or RST: a connection that was opened and left without a word."""
+QUIET_PACKETS = 5
+"""SYN (perhaps twice), ACK, FIN, ACK or RST: a connection that was opened and left without a word."""
+OPEN_MAX = 8_192
+LEFT_MAX = 4_096
+LEFT_S = 3600.0
 
 _MULTICAST_V4 = range(224, 256)
 _MULTICAST_V6 = 0xFF
@@ -104,20 +108,20 @@ class Numbers:
         return bool(self._bits[number >> 3] & 1 << (number & 7))
 
 
-class _Fresh:
+class _Fresh(Generic[Try]):
     __slots__ = ("first", "successes", "thing")
 
     def __init__(self) -> None:
-        self.first: Met | Confirmed | None = None
+        self.first: Try | None = None
         self.thing: Hashable = None
         self.successes = 0
 
 
-class Suspects(Generic[Key, Value]):
+class Suspects(Generic[Key, Value, Try]):
     """Values for those that tried two different things; `take` gives the tries that are to be counted."""
 
-    def __init__(self, capacity: int, keep_s: float, make: Callable[[], Value]) -> None:
-        self._fresh: Table[Key, _Fresh] = Table(FRESH_MAX, FRESH_S, _Fresh)
+    def __init__(self, capacity: int, keep_s: float, make: Callable[[], Value], fresh_s: float = FRESH_S) -> None:
+        self._fresh: Table[Key, _Fresh[Try]] = Table(FRESH_MAX, fresh_s, _Fresh)
         self._known: Table[Key, Value] = Table(capacity, keep_s, make)
 
     @property
@@ -130,20 +134,15 @@ class Suspects(Generic[Key, Value]):
     def known(self, key: Key) -> Value | None:
         return self._known.peek(key)
 
-    def is_fresh(self, key: Key) -> bool:
-        return self._fresh.peek(key) is not None
-
     def succeeded(self, key: Key) -> None:
         """Somebody who tried one thing was let in elsewhere."""
         fresh = self._fresh.peek(key)
         if fresh is not None:
             fresh.successes += 1
 
-    def take(
-        self, key: Key, thing: Hashable, seen: Met | Confirmed
-    ) -> tuple[Value, int, tuple[Met | Confirmed, ...]] | None:
-        """The value, successes that came before there was one, and the tries to count: this, with the first one where this
-        is the second thing. None for a first one, and where there is no room."""
+    def take(self, key: Key, thing: Hashable, seen: Try) -> tuple[Value, int, tuple[Try, ...]] | None:
+        """The value, successes that came before there was one, and the tries to count: this, with the first one where
+        this is the second thing. None for a first one, and where there is no room."""
         now = seen.time
         if self._known.peek(key) is not None:
             value = self._known.get(key, now)
@@ -176,21 +175,55 @@ def near(address: bytes) -> bytes:
     return address[:3] if len(address) == 4 else address[:8]
 
 
-def was_left(ended: Ended) -> bool:
-    """A TCP connection that was opened, and left without a word: whoever tries a port with `connect` does so."""
-    return ended.began.protocol == TCP and not ended.is_open and ended.sent_packets <= _QUIET_PACKETS and (
-        ended.sent_bytes <= ended.sent_packets * _bare_bytes(ended.began)
-    )  # fmt: skip
+class Handshakes:
+    """Which TCP connections were opened by a whole handshake, to tell those that were then left without a word. Whoever
+    tries a port with `connect` does so, and nobody who forges an address can. Of too many the oldest is let go."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[bytes, bytes, int | None, int | None], None] = {}
+        self._left: Table[tuple[bytes, bytes], Numbers] = Table(LEFT_MAX, LEFT_S, Numbers)
+
+    def confirmed(self, seen: Confirmed) -> None:
+        if not seen.by_reset:
+            self._open[_ends(seen.began)] = None
+            if len(self._open) > OPEN_MAX:
+                del self._open[next(iter(self._open))]
+
+    def ended(self, seen: Ended) -> bool:
+        """Whether it was left without a word."""
+        began, ends = seen.began, _ends(seen.began)
+        if ends not in self._open:
+            return False
+        del self._open[ends]
+        # No packet without payload is longer than the first one, whose options are the most.
+        quiet = seen.sent_packets <= QUIET_PACKETS and seen.sent_bytes <= seen.sent_packets * began.size_bytes
+        if seen.is_open or not quiet:
+            return False
+        ports = self._left.get((began.source, began.destination), seen.time)
+        if ports is not None:
+            ports.add(began.port or 0)
+        return True
+
+    def left(self, source: bytes, destination: bytes) -> int:
+        """How many ports of a host a source has left so."""
+        ports = self._left.peek((source, destination))
+        return 0 if ports is None else ports.count
 
 
-def _bare_bytes(began: Began) -> int:
-    """No packet without payload is longer than the first one, whose options are the most."""
-    return began.size_bytes
+def _ends(began: Began) -> tuple[bytes, bytes, int | None, int | None]:
+    return began.source, began.destination, began.source_port, began.port
+
+
+def counted(*parts: tuple[int, str]) -> str:
+    """What there was, for sentences: `3 refused, 2 silent`."""
+    return ", ".join(f"{count} {text}" for count, text in parts if count)
 
 
 def lasted(first: float, last: float) -> str:
     """A time for sentences."""
     seconds = abs(last - first)
+    if seconds < 1:
+        return f"{max(seconds * 1000, 1):.0f} ms"
     if seconds < 120:
         return f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} minutes" if seconds < 7200 else f"{seconds / 3600:.1f} h"

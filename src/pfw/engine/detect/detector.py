@@ -1,8 +1,8 @@
 """What a detector is, and the bounded tables that detectors keep.
 
 A detector is told of the kinds of observations that it names in `wants`, in the order of time, and returns alerts: for
-each source and target as often as it likes, what is too much is folded (`detection.py`). It keeps no more than stated bounds:
-a full table refuses newcomers and counts them, since whoever forges sources could otherwise push out all others.
+each source and target as often as it likes, what is too much is folded (`detection.py`). It keeps no more than stated
+bounds: a full table refuses newcomers and counts them, since whoever forges sources could otherwise push out all others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ class Detector(Protocol):
     """One kind of suspicion. `wants` are the classes of observations that `observe` is called with."""
 
     wants: tuple[type, ...]
-    refused: int
-    """How often something was not looked at for want of room."""
+
+    @property
+    def refused(self) -> int:
+        """How often something was not looked at for want of room."""
 
     def observe(self, seen: Any, /) -> Iterable[Alert]:
         """What an observation leads to. Never raises."""

@@ -1,8 +1,8 @@
 """Tunnels through DNS: many different names of one domain, or at one server, that carry data there and back.
 
-Each new name is counted once, with its type and length, for its client and domain, so repetitions and copies change nothing.
-What no public zone can hold (dnscat2 without a domain asks for `dnscat.` and hexadecimal digits) is counted for the
-client and server instead. Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
+Each new name is counted once, with its type and length, for its client and domain: repetitions change nothing. What
+no zone can hold (dnscat2 without a domain asks for `dnscat.` and hexadecimal digits) is counted for the client and
+server instead. Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
 """
 
 from __future__ import annotations
@@ -37,21 +37,22 @@ ALL_NAMES_MAX = 500_000
 TALKS_MAX = 16_384
 OTHER_PORTS = frozenset({137, 5353, 5355})
 """NetBIOS, mDNS and LLMNR: answered by neighbours, not by a name server."""
-EXEMPT = frozenset(
-    # Reverse lookups (RFC 1035, RFC 3596) and names on the link (RFC 6762).
-    "in-addr.arpa ip6.arpa local "
-    # nDPI, src/lib/protocols/dns.c: services whose names look like a tunnel's.
-    "surbl.org spamhaus.org akamaiedge.net amazonaws.com rackcdn.com "
-    # Lists that are asked by DNS, as SpamAssassin and rspamd do by default: the name holds what is asked about.
-    "barracudacentral.org dnswl.org isipp.com mailspike.net rspamd.com sorbs.net spamcop.net uribl.com senderscore.com "
-    "team-cymru.com cymru.com msbl.org njabl.org "
+EXEMPT = frozenset({
+    # Reverse lookups (RFC 1035, RFC 3596).
+    "in-addr.arpa", "ip6.arpa",
+    # As in nDPI (src/lib/protocols/dns.c): services whose names look like a tunnel's.
+    "surbl.org", "spamhaus.org", "akamaiedge.net", "amazonaws.com", "rackcdn.com",
+    # Lists that SpamAssassin and rspamd ask by default: the name holds what is asked about.
+    "barracudacentral.org", "cymru.com", "dnswl.org", "isipp.com", "mailspike.net", "msbl.org", "njabl.org",
+    "rspamd.com", "senderscore.com", "sorbs.net", "spamcop.net", "team-cymru.com", "uribl.com",
     # Virus scanners that ask for checksums by DNS: ESET, McAfee, Sophos, Trend Micro.
-    "e5.sk avqs.mcafee.com avts.mcafee.com gti.mcafee.com sophosxl.net sophosxl.com trendmicro.com "
-    # Content networks and measurements with long names of machines or customers, as Akamai's and Amazon's above.
-    "akadns.net akamai.net akamaized.net edgekey.net edgesuite.net azureedge.net cloudapp.net trafficmanager.net "
-    "windows.net cloudfront.net fastly.net ampproject.org googleusercontent.com googlesyndication.com googlevideo.com "
-    "gstatic.com cedexis-radar.net onmicrosoft.com outlook.com".split()
-)
+    "avqs.mcafee.com", "avts.mcafee.com", "e5.sk", "gti.mcafee.com", "sophosxl.com", "sophosxl.net", "trendmicro.com",
+    # Content networks and measurements whose names are those of machines or customers, as Akamai's and Amazon's above.
+    "akadns.net", "akamai.net", "akamaized.net", "ampproject.org", "azureedge.net", "cedexis-radar.net", "cloudapp.net",
+    "cloudfront.net", "edgekey.net", "edgesuite.net", "fastly.net", "googlesyndication.com", "googleusercontent.com",
+    "googlevideo.com", "gstatic.com", "onmicrosoft.com", "outlook.com", "trafficmanager.net", "windows.net",
+})  # fmt: skip
+"""Names under these are not counted. A domain that anybody can have a zone under is none of them."""
 
 _Key = tuple[bytes, bytes | str]
 
@@ -60,11 +61,10 @@ class _Talk:
     """What a client asked for under one domain, or of one server, in one window."""
 
     __slots__ = ("answer_bytes", "answers", "carrying", "first", "last", "missing", "name_bytes", "names", "obsolete",
-                 "questions", "server", "told")  # fmt: skip
+                 "questions", "server", "told_names", "told_score")  # fmt: skip
 
     def __init__(self) -> None:
         self.names: set[int] = set()
-        self.told = 0
         self.server = b""
         self.restart(0.0)
 
@@ -73,6 +73,7 @@ class _Talk:
         self.names.clear()
         self.name_bytes = self.obsolete = self.carrying = 0
         self.questions = self.answers = self.answer_bytes = self.missing = 0
+        self.told_names = self.told_score = 0
 
 
 class DnsTunnel:
@@ -140,7 +141,9 @@ class DnsTunnel:
 
 
 _NXDOMAIN = 3
-_STEPS = frozenset({NAMES_MIN_OBSOLETE, NAMES_MIN, NAMES_MIN_ONCE, 200, NAMES_MAX - 1})
+_STEPS = frozenset({NAMES_MIN_OBSOLETE, NAMES_MIN, NAMES_MIN_ONCE, NAMES_MAX // 2, NAMES_MAX})
+_GROWTH = 1.5
+"""So much more is told again."""
 
 
 def _is_single(name: str) -> bool:
@@ -173,9 +176,9 @@ def _score(talk: _Talk, *, has_domain: bool) -> int:
 def _judged(key: _Key, talk: _Talk) -> list[Alert]:
     client, where = key
     score = _score(talk, has_domain=isinstance(where, str))
-    if score <= talk.told and (not score or len(talk.names) < NAMES_MAX - 1):
+    if not score or (score <= talk.told_score and len(talk.names) < talk.told_names * _GROWTH):
         return []
-    talk.told = max(score, talk.told)
+    talk.told_names, talk.told_score = len(talk.names), max(score, talk.told_score)
     return [
         Alert(
             kind=Kind.DNS_TUNNEL, source=client, target=talk.server, first=talk.first, last=talk.last, score=score,
@@ -187,10 +190,11 @@ def _judged(key: _Key, talk: _Talk) -> list[Alert]:
 def _evidence(talk: _Talk, where: bytes | str) -> str:
     count = len(talk.names)
     span_s = talk.last - talk.first
-    under = f"under {where}" if isinstance(where, str) else "that no public zone can hold"
+    under = f"under {where}" if isinstance(where, str) else "that no zone can hold"
     kinds = ceil(100 * (talk.carrying + talk.obsolete) / count)
     text = (
         f"asked for {count} different names {under} in {span_s:.0f} s ({count * 60 / max(span_s, 60):.0f} a minute), "
-        f"{kinds} % of type TXT, MX, CNAME, SRV or rarer, with {talk.name_bytes / count:.0f} bytes of each that could be data"
+        f"{kinds} % of type TXT, MX, CNAME, SRV or rarer, each with {talk.name_bytes / count:.0f} bytes that "
+        "could be data"
     )
     return text + (f", and {talk.answer_bytes / talk.answers:.0f} bytes an answer" if talk.answers else "")

@@ -91,7 +91,7 @@ class FragmentWatch:
         return names
 
     def gaps(self, now: float | None = None) -> list[Ends]:
-        """Forget what is old, or all where nothing more comes; from whom to whom there are holes that nothing filled."""
+        """Forget what is old, or all where nothing more comes; between which ends there are holes that nothing filled."""
         old = {key: each for key, each in self._datagrams.items() if now is None or now - each.last > KEEP_S}
         for key in old:
             del self._datagrams[key]

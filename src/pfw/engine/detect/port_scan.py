@@ -1,8 +1,8 @@
 """Port scan: one host tries many ports of another, fast, slowly, or in the company of many others (decoys).
 
-Two tests of the same tries: how many different ports came how fast, and the threshold random walk, which needs fewer but
-only holds where the other end says who is welcome, so for TCP. A port counts once, however often it is tried. Ports that
-answer count when they are left without a word. Tries of other IP protocols count by protocol.
+Two tests of the same tries: how many different ports came how fast, and the threshold random walk, which needs fewer,
+but says something only of TCP, and of a host that is known to speak. A port counts once, however often it is tried.
+Ports that answer count when they are left without a word. Tries of other IP protocols count by protocol.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from pfw.engine.detect.contacts import Numbers, Pace, Suspects, Walk, is_for_many, lasted, was_left
+from pfw.engine.detect.contacts import Handshakes, Numbers, Pace, Suspects, Walk, counted, is_for_many, lasted
 from pfw.engine.detect.detector import Table
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
@@ -35,24 +35,28 @@ TOGETHER_SOURCES = 3
 """So many sources that begin to scan one host within this time are decoys (`nmap -D`), or one scan of many."""
 HELD_S = 2.0
 """So long a first alert waits for others like it."""
-SPREAD_PORTS, SPREAD_S = 20, 600.0
-"""Ports of one host that several sources tried, each too few to be noticed."""
+SPREAD_PORTS, SPREAD_SOURCES, SPREAD_S = 20, 5, 600.0
+"""Ports of one host that several sources tried, each more than one and too few to be noticed."""
 TARGETS_MAX = 1_024
 SOURCES_MAX = 64
+SPEAKING_MAX = 8_192
+"""Hosts that are known to answer at times; of more the one that was last seen longest ago is let go."""
 
 PROTOCOLS, PROTOCOLS_S = 5, 60.0
 """psad's PROTOCOL_SCAN_THRESHOLD. IPsec, tunnels and SCTP between two hosts are fewer."""
 SLOW_PROTOCOLS = 10
 _PROTOCOL_PAIRS_MAX = 4_096
 
+_NO_FAILURE = (Reply.ANSWERED, Reply.EXPIRED)
 _Pair = tuple[bytes, bytes, int]
+"""Source, destination, protocol."""
 
 
 class _Scan:
     """What one source tried of another host with one protocol."""
 
-    __slots__ = ("first", "left", "next_alert", "pace", "ports", "refused", "reset", "silent", "told", "triggered",
-                 "walk", "last")  # fmt: skip
+    __slots__ = ("first", "last", "left", "next_alert", "pace", "ports", "refused", "reset", "silent", "told",
+                 "triggered", "walk")  # fmt: skip
 
     def __init__(self) -> None:
         self.ports = Numbers()
@@ -61,22 +65,24 @@ class _Scan:
         self.first = self.last = 0.0
         self.refused = self.silent = self.reset = self.left = 0
         self.triggered: float | None = None
-        self.next_alert = 0
-        self.told = 0
+        self.next_alert = self.told = 0
 
-    def add(self, seen: Met | Confirmed) -> bool:
-        """Whether the port is a new one."""
+    def add(self, seen: Met | Confirmed | Ended, *, speaks: bool) -> bool:
+        """Whether the port is a new one. `speaks` tells that the other end is known to say something at times."""
         began = seen.began
         if not self.ports.add(began.port or 0):
             return False
         self.pace.add(began.time)
         self.first = min(self.first or began.time, began.time)
         self.last = max(self.last, began.time)
-        if isinstance(seen, Confirmed):
+        if isinstance(seen, Ended):
+            self.left += 1
+        elif isinstance(seen, Confirmed):
             self.reset += 1
         elif seen.reply is Reply.SILENT:
             self.silent += 1
-            self.walk.failed()
+            if speaks:
+                self.walk.failed()
         else:
             self.refused += 1
             self.walk.failed()
@@ -104,23 +110,38 @@ class _Target:
 
 
 class _Protocols:
-    __slots__ = ("first", "next_alert", "pace", "tried")
+    """Which other IP protocols one host tried of another."""
+
+    __slots__ = ("first", "last", "next_alert", "pace", "told", "tried")
 
     def __init__(self) -> None:
         self.tried: set[int] = set()
         self.pace = Pace(SLOW_PROTOCOLS)
-        self.first = 0.0
-        self.next_alert = 0
+        self.first = self.last = 0.0
+        self.next_alert = self.told = 0
+
+    def add(self, seen: ProtocolTried) -> None:
+        self.tried.add(seen.protocol)
+        self.pace.add(seen.time)
+        self.first = min(self.first or seen.time, seen.time)
+        self.last = max(self.last, seen.time)
+
+    @property
+    def is_news(self) -> bool:
+        return 0 < self.told < len(self.tried)
 
 
 class PortScan:
     wants: tuple[type, ...] = (Met, Confirmed, Ended, ProtocolTried)
 
     def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
-        self._scans: Suspects[_Pair, _Scan] = Suspects(pairs_max, PAIRS_S, _Scan)
+        self._scans: Suspects[_Pair, _Scan, Met | Confirmed] = Suspects(pairs_max, PAIRS_S, _Scan)
         self._targets: Table[bytes, _Target] = Table(TARGETS_MAX, SPREAD_S, _Target)
         self._protocols: Table[tuple[bytes, bytes], _Protocols] = Table(_PROTOCOL_PAIRS_MAX, PAIRS_S, _Protocols)
         self._held: deque[_Pair] = deque()
+        self._handshakes = Handshakes()
+        # Hosts that have answered, seen last, last.
+        self._speaking: dict[bytes, None] = {}
 
     @property
     def refused(self) -> int:
@@ -128,19 +149,23 @@ class PortScan:
 
     def observe(self, seen: Met | Confirmed | Ended | ProtocolTried) -> Iterable[Alert]:
         if isinstance(seen, ProtocolTried):
-            return self._protocol(seen)
+            return list(self._protocol(seen))
         began = seen.began
         if began.port is None or began.protocol not in PORT_PROTOCOLS or is_for_many(began.destination):
             return ()
         pair = (began.source, began.destination, began.protocol)
-        if isinstance(seen, Ended):
-            return self._left(pair, seen)
-        if isinstance(seen, Met) and (seen.reply is Reply.ANSWERED or seen.reply is Reply.EXPIRED):
+        match seen:
+            case Ended():
+                return self._left(pair, seen) if self._handshakes.ended(seen) else ()
+            case Confirmed(by_reset=False):
+                self._handshakes.confirmed(seen)
+                self._welcome(pair, seen)
+                return ()
+            case Met(reply=Reply.ANSWERED | Reply.REFUSED):
+                self._speaks(began.destination)
+        if (isinstance(seen, Met) and seen.reply in _NO_FAILURE) or _says_nothing(seen):
             return ()
-        if isinstance(seen, Confirmed) and not seen.by_reset:
-            self._welcome(pair, seen)
-            return ()
-        return () if _says_nothing(seen) else self._tried(pair, seen)
+        return list(self._tried(pair, seen))
 
     def end(self, now: float) -> Iterable[Alert]:
         """What was held back, and how far those have come that were told of."""
@@ -148,6 +173,7 @@ class PortScan:
         for pair, scan in self._scans.values():
             if scan.told and scan.ports.count > scan.told:
                 alerts.append(self._alert(pair, scan))
+        alerts += [_protocols_alert(ends, tried) for ends, tried in self._protocols.items() if tried.is_news]
         return alerts
 
     def _tried(self, pair: _Pair, seen: Met | Confirmed) -> Iterator[Alert]:
@@ -158,13 +184,15 @@ class PortScan:
         scan, successes, tries = taken
         for _ in range(min(successes, WALK_PORTS)):
             scan.walk.succeeded()
-        if not any([scan.add(each) for each in tries]):
+        speaks = pair[1] in self._speaking
+        new = [scan.add(each, speaks=speaks) for each in tries]
+        if not any(new):
             return
         if scan.triggered is None and scan.is_scan(pair[2]):
             self._found(pair, scan, seen.time)
         elif scan.told and scan.ports.count >= scan.next_alert:
             yield self._alert(pair, scan)
-        elif scan.triggered is None:
+        elif scan.triggered is None and speaks:
             yield from self._spread(pair, tries, seen.time)
 
     def _found(self, pair: _Pair, scan: _Scan, now: float) -> None:
@@ -196,19 +224,24 @@ class PortScan:
     def _left(self, pair: _Pair, seen: Ended) -> Iterable[Alert]:
         """Opened and left: that the source got the answer proves that it is what it says, and such a port counts."""
         scan = self._scans.known(pair)
-        if scan is None or seen.is_older or not was_left(seen):
+        if scan is None:
             return ()
-        was_told, had_left = scan.told, scan.left
-        scan.left += 1
-        if scan.ports.add(seen.began.port or 0):
-            scan.pace.add(seen.began.time)
-        return (self._alert(pair, scan),) if was_told and not had_left else ()
+        before = scan.told and self._handshakes.left(pair[0], pair[1])
+        scan.add(seen, speaks=True)
+        return (self._alert(pair, scan),) if before == 1 else ()
+
+    def _speaks(self, address: bytes) -> None:
+        self._speaking.pop(address, None)
+        self._speaking[address] = None
+        if len(self._speaking) > SPEAKING_MAX:
+            del self._speaking[next(iter(self._speaking))]
 
     def _alert(self, pair: _Pair, scan: _Scan) -> Alert:
         source, destination, protocol = pair
         count = scan.told = scan.ports.count
         scan.next_alert = 2 * count
-        others = 1 if scan.left else self._together(destination, scan)
+        proved = self._handshakes.left(source, destination) > 0
+        others = 1 if proved else self._together(destination, scan)
         tried = f"{count} {protocol_name(protocol)} ports of {format_address(destination)} in "
         tried += lasted(scan.first, scan.last)
         if others >= TOGETHER_SOURCES:
@@ -223,7 +256,7 @@ class PortScan:
             last=scan.last,
             score=min(95, (30 if protocol == UDP else 40) + 4 * count),
             evidence=text,
-            ban=(source,) if scan.left else (),
+            ban=(source,) if proved else (),
         )
 
     def _together(self, destination: bytes, scan: _Scan) -> int:
@@ -245,7 +278,7 @@ class PortScan:
         for each in tries:
             target.ports.add(each.began.port or 0)
         count = target.ports.count
-        if count >= target.next_alert and len(target.few) >= TOGETHER_SOURCES:
+        if count >= target.next_alert and len(target.few) >= SPREAD_SOURCES:
             target.next_alert = 2 * count
             text = f"{len(target.few)} sources tried {count} ports of {format_address(pair[1])} in "
             text += f"{lasted(target.first, now)}, each a few, none was let in"
@@ -258,16 +291,18 @@ class PortScan:
         found = self._protocols.get((seen.source, seen.destination), seen.time)
         if found is None or seen.protocol in found.tried:
             return
-        found.tried.add(seen.protocol)
-        found.pace.add(seen.time)
-        found.first = found.first or seen.time
-        count = len(found.tried)
+        found.add(seen)
         many = found.pace.reached(PROTOCOLS, PROTOCOLS_S) or found.pace.reached(SLOW_PROTOCOLS, SLOW_S)
-        if many and count >= found.next_alert:
-            found.next_alert = 2 * count
-            text = f"tried {count} IP protocols of {format_address(seen.destination)} in {lasted(found.first, seen.time)}"
-            yield Alert(kind=Kind.PORT_SCAN, source=seen.source, target=seen.destination, first=found.first,
-                        last=seen.time, score=min(95, 45 + 5 * count), evidence=text)  # fmt: skip
+        if len(found.tried) >= found.next_alert and (many or found.told):
+            yield _protocols_alert((seen.source, seen.destination), found)
+
+
+def _protocols_alert(ends: tuple[bytes, bytes], found: _Protocols) -> Alert:
+    count = found.told = len(found.tried)
+    found.next_alert = 2 * count
+    text = f"tried {count} IP protocols of {format_address(ends[1])} in {lasted(found.first, found.last)}"
+    return Alert(kind=Kind.PORT_SCAN, source=ends[0], target=ends[1], first=found.first, last=found.last,
+                 score=min(95, 45 + 5 * count), evidence=text)  # fmt: skip
 
 
 def _says_nothing(seen: Met | Confirmed) -> bool:
@@ -278,8 +313,9 @@ def _says_nothing(seen: Met | Confirmed) -> bool:
 
 
 def _results(scan: _Scan) -> str:
-    parts = ((scan.refused, "refused"), (scan.silent, "without an answer"), (scan.reset, "half open and reset"))
-    texts = [f"{count} {text}" for count, text in parts if count]
-    if scan.left:
-        texts.append(f"{scan.left} opened and left without a word")
-    return ", ".join(texts)
+    return counted(
+        (scan.refused, "refused"),
+        (scan.silent, "without an answer"),
+        (scan.reset, "half open and reset"),
+        (scan.left, "opened and left without a word"),
+    )

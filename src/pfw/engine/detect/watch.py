@@ -91,18 +91,18 @@ class Watch:
                 known.last = time
                 known.sent += size
                 known.sent_packets += 1
-                if not known.sent_packets & _BUSY_MASK:
-                    told = [*told, *known.busy(time)]
                 if flags & _CHANGING or not known.settled:
                     told = [*told, *self._went_on(known, item)]
+                if not known.sent_packets & _BUSY_MASK:
+                    told = [*told, *known.busy(time)]
             elif (known := self._back.get(key)) is not None:
                 known.last = time
                 known.received += size
                 known.received_packets += 1
-                if not known.received_packets & _BUSY_MASK:
-                    told = [*told, *known.busy(time)]
                 if flags & _CHANGING or not known.settled:
                     told = [*told, *self._answer(known, item)]
+                if not known.received_packets & _BUSY_MASK:
+                    told = [*told, *known.busy(time)]
             else:
                 told = [*told, *self._first(key, time, size, flags)]
         return told if decoded is None else [*told, *self._special(decoded, time)]
@@ -158,7 +158,7 @@ class Watch:
             elif known.sent_packets > STRAY_PACKETS_MAX:
                 self._adopt(known)
         elif not known.met:
-            known.attempts += 1
+            known.attempts += known.began.protocol != TCP
         elif known.began.protocol == TCP:
             if not known.settled and flags & (ACK | RST) and self._proves(known, item):
                 known.settled = True
@@ -198,6 +198,10 @@ class Watch:
 
     def _again(self, known: Connection, item: Item, key: bytes) -> Iterator[Observation]:
         """The same ends begin anew; the end of what was before has not been seen, or it was long ago."""
+        if key == known.key:
+            known.sent, known.sent_packets = known.sent - item[2], known.sent_packets - 1
+        else:
+            known.received, known.received_packets = known.received - item[2], known.received_packets - 1
         if known.met and not known.over:
             yield ended(known)
         self._forget(known)

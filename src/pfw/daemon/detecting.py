@@ -1,0 +1,159 @@
+"""Detection in capture files: packets to observations, observations to alerts. No policy, no screen, no log."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import perf_counter
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from pfw.daemon.sources import Batch, CaptureFile
+from pfw.engine.detect.all import detectors
+from pfw.engine.detect.detection import Detection
+from pfw.engine.detect.watch import Watch
+from pfw.model.address import AddressSet, parse_range
+from pfw.model.event import Item, Source
+from pfw.model.flow import split_key
+from pfw.model.observation import (
+    Alert,
+    Began,
+    Busy,
+    Confirmed,
+    DnsSeen,
+    EchoSeen,
+    Ended,
+    Met,
+    Observation,
+    Odd,
+    ProtocolTried,
+    Stray,
+)
+from pfw.wire.error import WireError
+from pfw.wire.observe import observe, tcp_numbers, what_is
+from pfw.wire.scan import scan
+
+ANOTHER_S = 60.0
+"""A file that begins so long before the last one ended is another story, not its continuation."""
+_NEVER_BANNED = AddressSet(
+    [parse_range(text) for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::", "::1", "ff00::/8")]
+)
+
+
+class Detected(Struct):
+    """What came out. `errors` are the files that could not be read to their end, with the reason, `unread` those of
+    which not even the beginning could, `refused` is what detectors did not look at for want of room."""
+
+    alerts: list[Alert]
+    packets: int
+    refused: int
+    errors: list[str]
+    unread: list[str]
+    dropped: int
+    duration_s: float
+    """How long it took."""
+
+
+class _Story:
+    """One run through packets that belong together."""
+
+    def __init__(self, local: AddressSet | None) -> None:
+        self.packets = 0
+        self.last = 0.0
+        self._local = local
+        self._batch = Batch(Source(0), b"", [])
+        self._watch = Watch(numbers=self._numbers)
+        self._detection = Detection(detectors())
+
+    @property
+    def refused(self) -> int:
+        return self._watch.refused + self._detection.refused
+
+    def take(self, batch: Batch) -> None:
+        self._batch = batch
+        items = scan(batch.source, batch.buffer, batch.frames)
+        packet, tell = self._watch.packet, self._tell
+        for item in items:
+            told = packet(item)
+            if told:
+                tell(told)
+            key = item[0]
+            # A key of even length is TCP's (`model/flow.py`).
+            if key is not None and len(key) & 1 and (what := what_is(key)) is not None:
+                self._look_into(item, key, what)
+        if items:
+            self.packets += len(items)
+            self.last = max(self.last, items[-1][1])
+
+    def end(self) -> list[Alert]:
+        self._tell(self._watch.end(self.last))
+        self._detection.end(self.last)
+        return [self._sparing(alert) for alert in self._detection.alerts]
+
+    def _look_into(self, item: Item, key: bytes, what: str) -> None:
+        """Tell what a message says, or that it is none of its kind."""
+        _, time, size, _, at, end, _ = item
+        seen: Observation | None
+        try:
+            seen = observe(self._batch.source.linktype, bytes(self._batch.buffer[at:end]), size, time)
+        except WireError:
+            protocol, source, destination, _ = split_key(key)
+            seen = Odd(time, source, destination, protocol, (f"{what}.malformed",))
+        if seen is not None:
+            self._tell((seen,))
+
+    def _numbers(self, item: Item) -> tuple[int, int] | None:
+        _, _, size, _, at, end, _ = item
+        return tcp_numbers(self._batch.source.linktype, bytes(self._batch.buffer[at:end]), size)
+
+    def _tell(self, told: Sequence[Observation]) -> None:
+        for seen in told:
+            if self._local is None or _concerns(self._local, seen):
+                self._detection.observe(seen)
+
+    def _sparing(self, alert: Alert) -> Alert:
+        """Without those in its bans that must not be there: this machine, and what is no host's address."""
+        local = self._local or AddressSet()
+        return replace(alert, ban=tuple(each for each in alert.ban if each not in local and each not in _NEVER_BANNED))
+
+
+def _concerns(local: AddressSet, seen: Observation) -> bool:
+    """Whether an end of it is local. What neighbours tell each other on a link concerns all."""
+    match seen:
+        case Began() | Stray() | EchoSeen() | ProtocolTried():
+            return seen.source in local or seen.destination in local
+        case Met() | Confirmed() | Ended() | Busy():
+            return seen.began.source in local or seen.began.destination in local
+        case DnsSeen():
+            return seen.client in local or seen.server in local
+        case Odd():
+            return seen.source is None or seen.destination is None or seen.source in local or seen.destination in local
+    return True
+
+
+def detect(files: Sequence[CaptureFile], local: AddressSet | None) -> Detected:
+    """Run the files through the detectors, in this order. Raises OSError and FilterError."""
+    stories = [_Story(local)]
+    errors, unread = [], []
+    began = perf_counter()
+    for file in files:
+        packets = 0
+        for batch in file.batches():
+            if batch.frames and not packets and batch.frames[0][0] < stories[-1].last - ANOTHER_S:
+                stories.append(_Story(local))
+            packets += len(batch.frames)
+            stories[-1].take(batch)
+        if file.error is not None:
+            errors.append(f"{file.path}: {file.error}")
+            if not packets:
+                unread.append(file.path)
+    alerts = [alert for story in stories for alert in story.end()]
+    return Detected(
+        alerts=alerts,
+        packets=sum(story.packets for story in stories),
+        refused=sum(story.refused for story in stories),
+        errors=errors,
+        unread=unread,
+        dropped=sum(file.dropped for file in files),
+        duration_s=perf_counter() - began,
+    )

@@ -1,0 +1,25 @@
+"""Every detector that there is, made anew: whoever writes one adds it here."""
+
+from __future__ import annotations
+
+from pfw.engine.detect.arp_scan import ArpScan
+from pfw.engine.detect.beacon import Beacon
+from pfw.engine.detect.datagram_flood import IcmpFlood, UdpFlood
+from pfw.engine.detect.detector import Detector
+from pfw.engine.detect.dga import Dga
+from pfw.engine.detect.dns_tunnel import DnsTunnel
+from pfw.engine.detect.icmp_tunnel import IcmpTunnel
+from pfw.engine.detect.port_scan import PortScan
+from pfw.engine.detect.reflection import Reflection
+from pfw.engine.detect.stealth_scan import StealthScan
+from pfw.engine.detect.sweep import Sweep
+from pfw.engine.detect.syn_flood import SynFlood
+from pfw.engine.detect.upload_spike import UploadSpike
+
+
+def detectors() -> list[Detector]:
+    return [
+        PortScan(), Sweep(), StealthScan(), ArpScan(),
+        SynFlood(), UdpFlood(), IcmpFlood(), Reflection(),
+        DnsTunnel(), Dga(), IcmpTunnel(), Beacon(), UploadSpike(),
+    ]  # fmt: skip

@@ -1,0 +1,188 @@
+"""Beacons: a program that calls at one place at regular times, with connections of regular sizes.
+
+Judged as RITA does, by the symmetry of the intervals and sizes and by how far they lie from their median. Whose
+program it is cannot be told from packets: a page that reloads itself, a mail program, a monitor look the same. So the
+score is below 80 but where both times and sizes are very regular, and the evidence says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from typing import TypeVar
+
+from pfw.engine.detect.detector import Table
+from pfw.model.address import format_endpoint
+from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
+from pfw.model.packet import TCP, UDP, protocol_name
+
+CONNECTIONS_MIN = 10
+"""RITA takes 4 in a day; for a shorter time that is too few."""
+REMEMBERED = 64
+"""The latest connections that are judged."""
+SPAN_MIN_S = 180.0
+INTERVAL_MIN_S = 2.0
+"""What comes more often is a program that works, not one that calls."""
+BURST_S = 1.0
+"""Connections within so short a time are one call: RITA leaves out intervals below its second."""
+TIMES_MIN, SIZES_MIN = 0.85, 0.8
+"""Regularity from 0 to 1. Times by chance come to 0.5 (exponential) or 0.75 (evenly spread), times that vary by half of
+the interval, as those of command-and-control programs do, to 0.9."""
+VERY_REGULAR = 0.97
+_RANGE_MIN = 10.0
+"""Quartiles that lie closer, in seconds or bytes, count as symmetric (RITA, analysis/beacons.go)."""
+PEERS_MAX = 16_384
+KEEP_S = 7200.0
+"""A program that calls more rarely is forgotten in between."""
+PORTS_EXEMPT = frozenset({53, 67, 68, 123, 137, 138, 161, 162, 514, 546, 547, 853, 1900, 3478, 5349, 5351, 5353, 5355})
+"""DNS, DHCP, NTP, NetBIOS, SNMP, syslog, SSDP, STUN, NAT-PMP, mDNS, LLMNR: these call regularly by their nature."""
+_GROWTH = 2
+_SCORE_MIN, _SCORE_USUAL, _SCORE_MAX = 50, 79, 85
+
+_Number = TypeVar("_Number", int, float)
+_Key = tuple[bytes, bytes, int, int]
+
+
+class _Peer:
+    """The latest connections: when they began and what they sent."""
+
+    __slots__ = ("changed", "count", "last_source_port", "sent", "started", "told_count", "told_score")
+
+    def __init__(self) -> None:
+        self.started: list[float] = []
+        self.sent: list[int] = []
+        self.count = 0
+        self.changed = False
+        self.last_source_port: int | None = None
+        self.told_count = self.told_score = 0
+
+
+class Beacon:
+    """Regular connections of one source to one destination and port. Only those that came about count: forged ones
+    would fill the table, and any program whose server is gone tries again and again."""
+
+    wants: tuple[type, ...] = (Met, Confirmed, Ended)
+
+    def __init__(self, capacity: int = PEERS_MAX) -> None:
+        self._peers: Table[_Key, _Peer] = Table(capacity, KEEP_S, _Peer)
+
+    @property
+    def refused(self) -> int:
+        return self._peers.refused
+
+    def observe(self, seen: Met | Confirmed | Ended) -> Iterable[Alert]:
+        began = seen.began
+        if began.protocol not in (TCP, UDP) or began.port is None or began.port in PORTS_EXEMPT:
+            return ()
+        if _is_many(began.destination) or began.source_port in PORTS_EXEMPT:
+            return ()
+        key = began.source, began.destination, began.protocol, began.port
+        if isinstance(seen, Ended):
+            known = self._peers.peek(key)
+            if known is not None:
+                _append(known.sent, seen.sent_bytes)
+                known.changed = True
+        elif _came_about(seen):
+            peer = self._peers.get(key, seen.time)
+            if peer is not None:
+                _call(peer, began)
+        return ()
+
+    def end(self, _now: float, /) -> list[Alert]:
+        found = []
+        for key, peer in self._peers.items():
+            if peer.changed and peer.count >= CONNECTIONS_MIN:
+                peer.changed = False
+                found += _judged(key, peer)
+        return found
+
+
+def _is_many(destination: bytes) -> bool:
+    """Multicast and the broadcast address."""
+    return destination[:1] >= (b"\xe0" if len(destination) == 4 else b"\xff")
+
+
+def _came_about(seen: Met | Confirmed) -> bool:
+    """A TCP connection does with its third packet, where a forged source has none; any other with the reply."""
+    if isinstance(seen, Confirmed):
+        return not seen.by_reset
+    return seen.began.protocol != TCP and seen.reply is Reply.ANSWERED
+
+
+def _append(values: list[_Number], value: _Number) -> None:
+    values.append(value)
+    if len(values) > REMEMBERED:
+        del values[0]
+
+
+def _call(peer: _Peer, began: Began) -> None:
+    if began.protocol == UDP and began.source_port == peer.last_source_port:
+        return  # A pause in one conversation: a tunnel or a game that keeps its ports open.
+    peer.last_source_port = began.source_port
+    if peer.started and began.time - peer.started[-1] < BURST_S:
+        return
+    _append(peer.started, began.time)
+    peer.count += 1
+
+
+def _judged(key: _Key, peer: _Peer) -> list[Alert]:
+    started = sorted(peer.started)
+    intervals = sorted(after - before for before, after in pairwise(started))
+    if len(intervals) < CONNECTIONS_MIN - 1 or started[-1] - started[0] < SPAN_MIN_S:
+        return []
+    if _median(intervals) < INTERVAL_MIN_S or len(peer.sent) * 2 < len(started):
+        return []
+    sizes = sorted(map(float, peer.sent))
+    score = _score(regularity(intervals), regularity(sizes))
+    if not score or (score <= peer.told_score and peer.count < peer.told_count * _GROWTH):
+        return []
+    peer.told_count, peer.told_score = peer.count, max(peer.told_score, score)
+    return [
+        Alert(
+            kind=Kind.BEACON, source=key[0], target=key[1], first=started[0], last=started[-1], score=score,
+            evidence=_evidence(key, peer.count, intervals, sizes),
+        )
+    ]  # fmt: skip
+
+
+def _score(times: float, sizes: float) -> int:
+    if times < TIMES_MIN or sizes < SIZES_MIN:
+        return 0
+    if min(times, sizes) >= VERY_REGULAR:
+        return _SCORE_MAX
+    lowest = (TIMES_MIN + SIZES_MIN) / 2
+    above = ((times + sizes) / 2 - lowest) / (1 - lowest)
+    return min(_SCORE_MIN + round(above * (_SCORE_USUAL - _SCORE_MIN)), _SCORE_USUAL)
+
+
+def _evidence(key: _Key, count: int, intervals: Sequence[float], sizes: Sequence[float]) -> str:
+    where = f"{protocol_name(key[2])} {format_endpoint(key[1], key[3])}"
+    interval_s, size = _median(intervals), _median(sizes)
+    return (
+        f"called {count} times at {where}, every {interval_s:.1f} s (give or take {_deviation(intervals):.1f} s), "
+        f"sending {size:.0f} bytes (give or take {_deviation(sizes):.0f}); without the program it cannot be told from "
+        "one that polls"
+    )
+
+
+def regularity(values: Sequence[float]) -> float:
+    """From 0 to 1, of sorted values: the mean of how symmetric their quartiles lie (Bowley's skewness), and of how near
+    to their median they lie (the median absolute deviation)."""
+    median = _median(values)
+    nearness = max((median - _deviation(values)) / median, 0.0) if median > 0 else 0.0
+    half = len(values) // 2
+    low, high = _median(values[:half]), _median(values[-half:])
+    skewness = 0.0
+    if high - low >= _RANGE_MIN and median not in (low, high):
+        skewness = (high + low - 2 * median) / (high - low)
+    return (1 - abs(skewness) + nearness) / 2
+
+
+def _median(values: Sequence[float]) -> float:
+    half = len(values) // 2
+    return values[half] if len(values) % 2 else (values[half - 1] + values[half]) / 2
+
+
+def _deviation(values: Sequence[float]) -> float:
+    median = _median(values)
+    return _median(sorted(abs(value - median) for value in values))

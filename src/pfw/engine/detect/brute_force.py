@@ -1,0 +1,234 @@
+"""Brute force: one source tries one password after the other at a service that asks for one.
+
+Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where all that
+is known are connections, many short ones in quick succession that carried as much as a failed login does, all about the
+same. A session in which more was done, or for FTP a file sent, was a login that succeeded: the buckets are emptied.
+
+Probes that only look whether a port is open, or read the greeting, carry less and do not count. All that count had a
+conversation with the service, which nobody has with a forged address: so the source may be banned.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+
+from msgspec import Struct
+
+from pfw.engine.detect.contacts import lasted
+from pfw.engine.detect.detector import Table
+from pfw.model.address import format_address
+from pfw.model.observation import Alert, Confirmed, Ended, Kind, LoginFailed
+from pfw.model.packet import TCP
+
+BURST, BURST_LEAK_S = 5, 10.0
+SLOW, SLOW_LEAK_S = 10, 60.0
+"""CrowdSec's `ssh-bf` and `ssh-slow-bf`: capacity, and in how many seconds one leaks away. The next one overflows."""
+SOURCES_MAX = 4_096
+SOURCES_S = 1_800.0
+SHORT_S = 180.0
+"""A session that lasts longer is no failed login: OpenSSH waits for 120 s (LoginGraceTime)."""
+SIZES_KEPT = 12
+SPREAD = 0.5
+"""By how much of their median the sizes may differ, without the quarter at either end."""
+SURE = 20
+"""So many tries, and it is almost certain."""
+_HEADERS_BYTES = 60
+"""Of a packet: Ethernet 14, IPv4 20, TCP 20 to 32. Estimates of what was carried are that rough."""
+_FTP_DATA = 20
+_FTP_PASSIVE = 1_024
+
+
+class Login(Struct, frozen=True, gc=False):
+    """What a failed login at a service carries, in bytes without headers, from whoever tries and to it. `burst` is how
+    many at once are no sign yet; `is_slow` tells that a slow succession counts, where few would do so for another reason.
+    """
+
+    name: str
+    sent_min: int
+    sent_max: int
+    received_min: int
+    received_max: int
+    packets_min: int = 3
+    burst: int = BURST
+    is_slow: bool = False
+
+
+LOGINS = {
+    # Key exchange and six passwords by OpenSSH and libssh; a session with the shortest command carries more.
+    22: Login("ssh", 600, 3_500, 900, 3_550, packets_min=6, is_slow=True),
+    # USER and PASS are 10 bytes and more, but short packets are padded by Ethernet.
+    21: Login("ftp", 2, 400, 30, 1_200),
+    23: Login("telnet", 10, 800, 20, 2_500, packets_min=4, is_slow=True),
+    # A mail carries more than its sender's login. Clients that fetch open many at once: see `burst`.
+    25: Login("smtp", 20, 350, 60, 1_000, packets_min=4, burst=15),
+    465: Login("smtps", 400, 1_300, 1_000, 8_000, packets_min=4, burst=15),
+    587: Login("submission", 20, 1_300, 60, 8_000, packets_min=4, burst=15),
+    110: Login("pop3", 15, 200, 40, 350, packets_min=4, burst=15),
+    995: Login("pop3s", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20),
+    143: Login("imap", 15, 250, 60, 900, packets_min=4, burst=15),
+    993: Login("imaps", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20),
+    445: Login("smb", 300, 2_500, 300, 2_500, packets_min=4, burst=10),
+    3389: Login("rdp", 200, 6_000, 400, 8_000, packets_min=4, is_slow=True),
+    5900: Login("vnc", 10, 200, 15, 300, packets_min=4),
+    # A query after the login makes it more; pools and health checks open many.
+    3306: Login("mysql", 60, 260, 100, 320, burst=20),
+    5432: Login("postgres", 100, 500, 90, 700, burst=20),
+}
+"""By port. Web servers are none of them: what a login is there the connection does not show."""
+
+
+class Bucket:
+    """A leaky bucket: each try fills it by one, and one leaks away in `leak_s`."""
+
+    __slots__ = ("_capacity", "_leak_s", "_level", "_time")
+
+    def __init__(self, capacity: int, leak_s: float) -> None:
+        self._capacity = capacity
+        self._leak_s = leak_s
+        self._level = 0.0
+        self._time = 0.0
+
+    def add(self, now: float) -> bool:
+        """Whether it overflows."""
+        leaked = max(0.0, now - self._time) / self._leak_s
+        self._level = min(max(0.0, self._level - leaked) + 1, self._capacity + 1)
+        self._time = max(self._time, now)
+        return self._level > self._capacity
+
+
+class _Tries:
+    """What one source did at one service."""
+
+    __slots__ = ("burst", "count", "first", "next_told", "overflowed", "sizes", "slow", "targets", "users")
+
+    def __init__(self) -> None:
+        self.burst: Bucket | None = None
+        self.slow: Bucket | None = None
+        self.sizes: deque[int] = deque(maxlen=SIZES_KEPT)
+        self.targets: set[bytes] = set()
+        self.users: set[str] = set()
+        self.first = 0.0
+        self.count = 0
+        self.overflowed = False
+        self.next_told = 0
+
+    def add(self, now: float, *, burst: int, is_slow: bool) -> bool:
+        """Whether it is too much, and has to be told: at first, and whenever the tries have doubled."""
+        if self.burst is None:
+            self.burst = Bucket(burst, BURST_LEAK_S)
+            self.slow = Bucket(max(SLOW, burst), SLOW_LEAK_S) if is_slow else None
+            self.first = now
+        self.count += 1
+        overflows = self.burst.add(now)
+        if self.slow is not None:
+            overflows = self.slow.add(now) or overflows
+        if not overflows or self.count < self.next_told:
+            return False
+        if not self.are_similar():
+            return False
+        self.next_told = self.count * 2
+        return True
+
+    def are_similar(self) -> bool:
+        sizes = sorted(self.sizes)
+        if not sizes:
+            return True
+        cut = len(sizes) // 4
+        middle = sizes[cut : len(sizes) - cut]
+        return middle[-1] - middle[0] <= SPREAD * middle[len(middle) // 2]
+
+
+class BruteForce:
+    wants: tuple[type, ...] = (Ended, LoginFailed, Confirmed)
+
+    def __init__(self, sources_max: int = SOURCES_MAX) -> None:
+        self._sessions: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
+        self._logins: Table[tuple[bytes, str], _Tries] = Table(sources_max, SOURCES_S, _Tries)
+
+    @property
+    def refused(self) -> int:
+        return self._sessions.refused + self._logins.refused
+
+    def observe(self, seen: Ended | LoginFailed | Confirmed) -> Iterable[Alert]:
+        match seen:
+            case Ended():
+                return self._ended(seen)
+            case LoginFailed():
+                return self._failed(seen)
+            case Confirmed():
+                self._transferred(seen)
+        return ()
+
+    def end(self, now: float) -> Iterable[Alert]:
+        return ()
+
+    def _ended(self, seen: Ended) -> Iterator[Alert]:
+        began = seen.began
+        login = LOGINS.get(began.port or 0)
+        if login is None or began.protocol != TCP or seen.is_open or began.source == began.destination:
+            return
+        key = began.source, began.port or 0
+        sent = seen.sent_bytes - seen.sent_packets * _HEADERS_BYTES
+        received = seen.received_bytes - seen.received_packets * _HEADERS_BYTES
+        if sent > login.sent_max or received > login.received_max or seen.time - began.time > SHORT_S:
+            self._sessions.drop(key)
+            return
+        few = min(seen.sent_packets, seen.received_packets) < login.packets_min
+        if few or sent < login.sent_min or received < login.received_min:
+            return
+        tries = self._sessions.get(key, seen.time)
+        if tries is None:
+            return
+        tries.sizes.append(seen.sent_bytes + seen.received_bytes)
+        _remember(tries.targets, began.destination)
+        if tries.add(seen.time, burst=login.burst, is_slow=login.is_slow):
+            evidence = f"{tries.count} short sessions of {login.name}"
+            ending = f", each of about {sorted(tries.sizes)[len(tries.sizes) // 2]} bytes, and none that did more"
+            yield _alert(began.source, tries, seen.time, evidence, ending, 80 if tries.count >= SURE else 65)
+
+    def _failed(self, seen: LoginFailed) -> Iterator[Alert]:
+        tries = self._logins.get((seen.source, seen.service), seen.time)
+        if tries is None:
+            return
+        if seen.user is not None:
+            _remember(tries.users, seen.user)
+        if tries.add(seen.time, burst=BURST, is_slow=True):
+            users = f", as {len(tries.users)} users" if len(tries.users) > 1 else ""
+            evidence = f"{tries.count} failed logins at {seen.service}"
+            yield _alert(seen.source, tries, seen.time, evidence, users, 95 if tries.count >= SURE else 80)
+
+    def _transferred(self, seen: Confirmed) -> None:
+        """FTP sends files and listings through connections of their own: whoever has one is logged in."""
+        began = seen.began
+        if seen.by_reset or not len(self._sessions):
+            return
+        if began.source_port == _FTP_DATA:
+            self._sessions.drop((began.destination, 21))
+        elif (began.port or 0) >= _FTP_PASSIVE:
+            tries = self._sessions.peek((began.source, 21))
+            if tries is not None and began.destination in tries.targets:
+                self._sessions.drop((began.source, 21))
+
+
+TARGETS_MAX = 16
+
+
+def _remember(some: set[bytes] | set[str], one: bytes | str) -> None:
+    if len(some) < TARGETS_MAX:
+        some.add(one)  # type: ignore[arg-type]
+
+
+def _alert(source: bytes, tries: _Tries, now: float, what: str, ending: str, score: int) -> Alert:
+    target = next(iter(tries.targets)) if len(tries.targets) == 1 else None
+    where = "" if not tries.targets else f" at {format_address(target)}" if target else f" at {len(tries.targets)} hosts"
+    return Alert(
+        kind=Kind.BRUTE_FORCE,
+        source=source,
+        target=target,
+        first=tries.first,
+        last=now,
+        score=score,
+        evidence=f"{what}{where} in {lasted(tries.first, now)}{ending}",
+        ban=(source,),
+    )

@@ -1,0 +1,192 @@
+"""Reflection: answers that nobody asked for, from servers whom somebody asked in the destination's name.
+
+The sources are innocent and real: they are never told of, and never banned. It takes many of them, or many packets,
+since a capture may have missed the questions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from pfw.engine.detect.contacts import is_for_many, lasted
+from pfw.engine.detect.detector import Table
+from pfw.engine.detect.flood import Flood, Window
+from pfw.model.address import format_address
+from pfw.model.observation import Alert, Began, Busy, Kind, Met, Reply, Stray
+from pfw.model.packet import ACK, RST, SYN, UDP
+
+REFLECTORS = {
+    17: "QOTD", 19: "chargen", 53: "DNS", 69: "TFTP", 111: "portmapper", 123: "NTP", 137: "NetBIOS", 161: "SNMP",
+    389: "CLDAP", 427: "SLP", 520: "RIP", 1434: "SQL Server", 1900: "SSDP", 3283: "ARD", 3702: "WS-Discovery",
+    5353: "mDNS", 5683: "CoAP", 10001: "Ubiquiti", 11211: "memcached", 27960: "Quake", 37810: "DHDiscover",
+}  # fmt: skip
+"""Services that amplify (CISA, alert TA14-017A, and what has come since), by the port that they answer from."""
+
+DESTINATIONS_MAX = 1_024
+DESTINATIONS_S = 120.0
+PACKETS_PER_S = 100
+SOURCES_MIN = 10
+PACKETS_OF_FEW_PER_S = 500
+"""A single reflector can send as much: memcached answers one question with a megabyte."""
+ANSWERED_SHARE = 0.2
+"""Clients of NTP and old name servers ask from the service's port. They are answered."""
+SEARCHES_S = 600.0
+SEARCH_SOURCES_MIN = 100
+"""Who asked all at once (SSDP, mDNS) gets answers of many."""
+SYN_ACKS_PER_S = 100
+SYN_ACK_SOURCES_MIN = 20
+REPEATED_MIN = 12
+"""SYN-ACKs of one and the same connection. Systems repeat one that is not answered 5 times (Linux, tcp_synack_retries)
+or less: the SYN has come again and again."""
+PAIRS_MAX = 4_096
+PAIRS_S = 120.0
+
+_Ends = tuple[bytes, bytes, int, int]
+
+
+class _Repeated:
+    __slots__ = ("count", "first", "next_told")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.first = 0.0
+        self.next_told = REPEATED_MIN
+
+
+class Reflection:
+    wants: tuple[type, ...] = (Began, Met, Busy, Stray)
+
+    def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
+        self._floods: Table[tuple[bytes, int], Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
+        self._syn_acks: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
+        self._repeated: Table[_Ends, _Repeated] = Table(PAIRS_MAX, PAIRS_S, _Repeated)
+        self._searches: Table[tuple[bytes, int], bool] = Table(destinations_max, SEARCHES_S, bool)
+
+    @property
+    def refused(self) -> int:
+        return self._floods.refused + self._syn_acks.refused + self._repeated.refused + self._searches.refused
+
+    def observe(self, seen: Began | Met | Busy | Stray) -> Iterable[Alert]:
+        match seen:
+            case Stray():
+                return self._stray(seen)
+            case Began():
+                return self._answers(seen, seen.time, 1, seen.size_bytes)
+            case Busy():
+                if not seen.is_answered:
+                    return self._answers(seen.began, seen.time, seen.sent_packets, seen.sent_bytes)
+            case Met():
+                self._met(seen)
+        return ()
+
+    def end(self, now: float) -> Iterable[Alert]:
+        for (destination, port), flood in self._floods.items():
+            for window in flood.rest(now):
+                yield from self._judged(destination, port, flood, window)
+        for destination, flood in self._syn_acks.items():
+            for window in flood.rest(now):
+                yield from self._judged_syn_acks(destination, flood, window)
+
+    def _answers(self, began: Began, time: float, packets: int, size_bytes: int) -> Iterator[Alert]:
+        if began.protocol != UDP or began.source == began.destination:
+            return
+        if is_for_many(began.destination):
+            if began.port in REFLECTORS:
+                self._searches.get((began.source, began.port), time)
+            return
+        port = began.source_port
+        if port not in REFLECTORS:
+            return
+        flood = self._floods.get((began.destination, port), time)
+        if flood is None:
+            return
+        for window in flood.ripe(time):
+            yield from self._judged(began.destination, port, flood, window)
+        window = flood.at(time)
+        if packets == 1:
+            window.total.begun += 1
+        else:
+            window.streamed += packets
+        window.size_bytes += size_bytes
+        window.add_source(began.source, packets)
+
+    def _met(self, seen: Met) -> None:
+        began = seen.began
+        if began.protocol != UDP or seen.reply is not Reply.ANSWERED or began.source_port not in REFLECTORS:
+            return
+        flood = self._floods.peek((began.destination, began.source_port))
+        window = None if flood is None else flood.of(began.time)
+        if window is not None:
+            window.total.answered += 1
+
+    def _judged(self, destination: bytes, port: int, flood: Flood, window: Window) -> Iterator[Alert]:
+        if window.total.answered >= ANSWERED_SHARE * window.packets:
+            return
+        has_searched = self._searches.peek((destination, port)) is not None
+        is_much = len(window.sources) >= (SEARCH_SOURCES_MIN if has_searched else SOURCES_MIN)
+        if window.packets < (PACKETS_PER_S if is_much else PACKETS_OF_FEW_PER_S) or (has_searched and not is_much):
+            return
+        if flood.grow(window, window.packets):
+            mean = window.size_bytes // window.packets
+            what = f"{flood.packets} answers of {REFLECTORS[port]} that nobody had asked for, {mean} bytes each,"
+            yield _alert(destination, flood, what, 90 if is_much else 75)
+
+    def _stray(self, seen: Stray) -> Iterator[Alert]:
+        if seen.source == seen.destination or seen.flags & RST:
+            return
+        flood = self._syn_acks.peek(seen.destination)
+        if seen.flags & (SYN | ACK) != SYN | ACK:
+            # Data after a SYN-ACK: one direction of connections that somebody did begin.
+            if flood is not None and flood.windows:
+                flood.windows[-1].total.answered += 1
+            return
+        yield from self._again(seen)
+        flood = self._syn_acks.get(seen.destination, seen.time)
+        if flood is None:
+            return
+        for window in flood.ripe(seen.time):
+            yield from self._judged_syn_acks(seen.destination, flood, window)
+        window = flood.at(seen.time)
+        window.total.begun += 1
+        window.add_source(seen.source)
+
+    def _judged_syn_acks(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
+        if window.total.begun < SYN_ACKS_PER_S or len(window.sources) < SYN_ACK_SOURCES_MIN:
+            return
+        if window.total.answered < ANSWERED_SHARE * window.total.begun and flood.grow(window, window.total.begun):
+            yield _alert(destination, flood, f"{flood.packets} SYN-ACKs that nobody had asked for", 75)
+
+    def _again(self, seen: Stray) -> Iterator[Alert]:
+        """The slow kind: one server answers a SYN that comes again and again, in the name of somebody else."""
+        ends = seen.source, seen.destination, seen.source_port, seen.port
+        repeated = self._repeated.get(ends, seen.time)
+        if repeated is None:
+            return
+        repeated.first = repeated.first or seen.time
+        repeated.count += 1
+        if repeated.count < repeated.next_told:
+            return
+        repeated.next_told *= 2
+        yield Alert(
+            kind=Kind.REFLECTION,
+            source=None,
+            target=seen.destination,
+            first=repeated.first,
+            last=seen.time,
+            score=55,
+            evidence=f"{repeated.count} SYN-ACKs from port {seen.source_port} of {format_address(seen.source)} in"
+            f" {lasted(repeated.first, seen.time)} that nobody had asked for",
+        )
+
+
+def _alert(destination: bytes, flood: Flood, what: str, score: int) -> Alert:
+    lasting = lasted(flood.first, flood.last)
+    return Alert(
+        kind=Kind.REFLECTION,
+        source=None,
+        target=destination,
+        first=flood.first,
+        last=flood.last,
+        score=score,
+        evidence=f"{what} {flood.whence()} to {format_address(destination)} in {lasting}",
+    )

@@ -1,0 +1,236 @@
+"""Port scans in dialogues of made observations: what is one, what is none, who could be banned."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pfw.engine.detect import contacts
+from pfw.engine.detect.port_scan import FAST_PORTS, SLOW_PORTS, UDP_PORTS, WALK_PORTS, PortScan
+from pfw.model.observation import Began, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
+from pfw.model.packet import SCTP, TCP, UDP
+from tests.engine.detect.dialogue import address, alerts, began, half_open, met, talked, tried_with_connect
+
+SCANNER, TARGET = "198.51.100.66", "192.0.2.10"
+REPLIES = [Reply.REFUSED, Reply.FORBIDDEN, Reply.SILENT]
+
+
+def tries(ports, reply=Reply.REFUSED, every_s=0.01, source=SCANNER, target=TARGET, protocol=TCP, start=100.0):
+    return [
+        met(began(source, target, port, start + number * every_s, protocol), reply) for number, port in enumerate(ports)
+    ]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize(("source", "target"), [(SCANNER, TARGET), ("2001:db8:a::66", "2001:db8:b::10")])
+def test_many_ports_in_a_short_time(reply, source, target):
+    found = alerts(PortScan(), tries(range(1, 101), reply, source=source, target=target))
+    assert {(each.kind, each.source, each.target) for each in found} == {
+        (Kind.PORT_SCAN, address(source), address(target))
+    }
+    assert found[-1].score >= 80
+    assert "100 TCP ports" in found[-1].evidence
+    assert (found[-1].first, found[-1].last) == (100.0, pytest.approx(100.99))
+    assert all(each.ban == () for each in found)
+
+
+def test_one_port_less_is_none_where_nobody_is_heard_to_speak():
+    assert alerts(PortScan(), tries(range(FAST_PORTS - 1), Reply.SILENT)) == []
+    assert len(alerts(PortScan(), tries(range(FAST_PORTS), Reply.SILENT))) == 1
+
+
+def test_few_refusals_suffice_for_the_random_walk():
+    assert alerts(PortScan(), tries(range(WALK_PORTS - 1), every_s=300)) == []
+    [found] = alerts(PortScan(), tries(range(WALK_PORTS), every_s=300))
+    assert 50 <= found.score < 80
+
+
+def test_silence_of_a_host_that_speaks_counts_for_the_random_walk():
+    answered = talked(began("203.0.113.1", TARGET, 443, 50.0))
+    assert alerts(PortScan(), [*answered, *tries(range(WALK_PORTS), Reply.SILENT, 300)])
+    assert alerts(PortScan(), tries(range(WALK_PORTS), Reply.SILENT, 300)) == []
+
+
+def test_who_is_let_in_as_often_is_no_scanner():
+    seen = tries([1, 2], every_s=60)
+    for port in range(3, 9):
+        seen += [*talked(began(SCANNER, TARGET, 1000 + port, port * 60.0)), *tries([port], start=port * 60.0 + 1)]
+    assert alerts(PortScan(), seen) == []
+
+
+def test_a_slow_scan_of_a_host_that_says_nothing():
+    assert alerts(PortScan(), tries(range(SLOW_PORTS - 1), Reply.SILENT, 200)) == []
+    assert len(alerts(PortScan(), tries(range(SLOW_PORTS), Reply.SILENT, 200))) == 1
+
+
+def test_the_time_of_the_try_counts_not_that_of_the_silence():
+    """What is told at the end comes at once, and was slow all the same."""
+    ports = [Met(9_000.0, began(SCANNER, TARGET, port, port * 100.0), Reply.SILENT) for port in range(1, 13)]
+    assert alerts(PortScan(), ports) == []
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP, SCTP])
+def test_retries_of_the_same_port_are_none(protocol):
+    seen = [met(began(SCANNER, TARGET, 80, number, protocol, 40_000 + number), Reply.REFUSED) for number in range(500)]
+    assert alerts(PortScan(), seen) == []
+    two = [met(began(SCANNER, TARGET, 80 + number % 2, number), Reply.SILENT) for number in range(500)]
+    assert alerts(PortScan(), two) == []
+
+
+def test_ports_that_answer_and_talk_are_none():
+    """Passive FTP opens a new port for each file."""
+    assert alerts(PortScan(), chain(*(talked(began(SCANNER, TARGET, port, port)) for port in range(20_000, 20_200)))) == []
+
+
+def test_a_scan_with_connect_proves_its_source():
+    opened = chain(*(tried_with_connect(began(SCANNER, TARGET, port, 99.0)) for port in (22, 80)))
+    found = alerts(PortScan(), [*opened, *tries(range(100, 140))])
+    assert found[-1].ban == (address(SCANNER),)
+
+
+def test_the_proof_may_come_later():
+    opened = tried_with_connect(began(SCANNER, TARGET, 22, 110.0))
+    found = alerts(PortScan(), [*tries(range(100, 140)), *opened])
+    assert [each.ban for each in found][-1] == (address(SCANNER),)
+
+
+def test_half_open_ports_count_but_prove_nothing():
+    """A host in whose name somebody else sends a SYN resets the answer, too."""
+    found = alerts(PortScan(), chain(*(half_open(began(SCANNER, TARGET, port, 100.0)) for port in range(1, 40))))
+    assert "39 half open and reset" in found[-1].evidence
+    assert {each.ban for each in found} == {()}
+
+
+def test_an_ordinary_connection_of_a_forged_source_is_no_proof():
+    """Somebody has a session, and somebody else sends in its name to closed ports: it is not to be locked out."""
+    found = alerts(PortScan(), [*talked(began(SCANNER, TARGET, 22, 90.0)), *tries(range(100, 140))])
+    assert found
+    assert {each.ban for each in found} == {()}
+
+
+def test_decoys_are_one_alert_without_a_source_and_ban_nobody():
+    sources = [f"203.0.113.{number}" for number in range(1, 6)]
+    seen = [
+        met(began(source, TARGET, port, 100.0 + port / 1000), Reply.REFUSED) for port in range(1, 101) for source in sources
+    ]
+    found = alerts(PortScan(), seen)
+    assert {(each.source, each.target, each.ban) for each in found} == {(None, address(TARGET), ())}
+    assert "5 sources at once" in found[-1].evidence
+
+
+def test_among_decoys_who_proves_itself_is_named():
+    decoys = [met(began(f"203.0.113.{n}", TARGET, port, 100.0), Reply.REFUSED) for port in range(50) for n in range(1, 5)]
+    opened = tried_with_connect(began(SCANNER, TARGET, 80, 100.0))
+    found = alerts(PortScan(), [*opened, *decoys, *tries(range(50))])
+    assert {each.source for each in found} == {None, address(SCANNER)}
+    assert {ban for each in found for ban in each.ban} == {address(SCANNER)}
+
+
+def test_many_sources_with_a_few_ports_each():
+    seen = talked(began("203.0.113.200", TARGET, 443, 50.0))
+    for number in range(1, 9):
+        ports = range(number * 10, number * 10 + 4)
+        seen += tries(ports, Reply.REFUSED, 2.0, source=f"203.0.113.{number}", start=100.0 + number)
+    found = alerts(PortScan(), seen)
+    assert {(each.source, each.target, each.ban) for each in found} == {(None, address(TARGET), ())}
+
+
+def forged(number: int) -> bytes:
+    return bytes((45, *number.to_bytes(3)))
+
+
+def test_a_flood_of_forged_sources_is_none_and_does_not_hide_a_scan():
+    flood = [
+        Met(100.0 + n / 10_000, Began(100.0 + n / 10_000, TCP, forged(n), address(TARGET), 1024, 80), Reply.SILENT)
+        for n in range(37_000)
+    ]
+    detector = PortScan()
+    assert alerts(detector, flood) == []
+    assert detector.refused > 0
+    known = tries(range(2), start=50.0)
+    assert alerts(PortScan(), [*known, *flood, *tries(range(2, 100), start=105.0)])
+
+
+def test_a_flood_to_ports_at_random_from_forged_sources_is_none():
+    flood = [
+        Met(100.0, Began(100.0, TCP, forged(n), address(TARGET), 1024, n % 65_536), Reply.REFUSED) for n in range(20_000)
+    ]
+    assert alerts(PortScan(), flood) == []
+
+
+def test_udp_takes_more_ports():
+    assert alerts(PortScan(), tries(range(100, 100 + UDP_PORTS - 1), Reply.SILENT, protocol=UDP)) == []
+    [found] = alerts(PortScan(), tries(range(100, 100 + UDP_PORTS), Reply.SILENT, protocol=UDP))
+    assert "15 UDP ports" in found.evidence
+
+
+@pytest.mark.parametrize(
+    ("source_port", "ports"), [(50_000, range(33_434, 33_534)), (53, range(2_000, 2_100)), (443, range(50_000, 50_100))]
+)
+def test_traceroute_late_answers_and_the_like_are_none(source_port, ports):
+    seen = [met(began(SCANNER, TARGET, port, port / 100, UDP, source_port), Reply.REFUSED) for port in ports]
+    assert alerts(PortScan(), seen) == []
+
+
+@pytest.mark.parametrize("target", ["255.255.255.255", "192.0.2.255", "239.255.255.250", "ff02::fb"])
+def test_what_goes_to_many_is_none(target):
+    assert alerts(PortScan(), tries(range(1, 60), Reply.SILENT, target=target, protocol=UDP)) == []
+
+
+def test_ip_protocols():
+    def tried(numbers, target=TARGET):
+        return [ProtocolTried(n / 100, address(SCANNER), address(target), n) for n in numbers]
+
+    found = alerts(PortScan(), tried(range(100, 250)))
+    assert "tried 132" not in found[-1].evidence
+    assert "149 IP protocols" in found[-1].evidence  # SCTP and UDP-Lite have ports
+    assert alerts(PortScan(), tried([47, 50, 51, 4])) == []
+    assert alerts(PortScan(), tried([2, 88, 89, 103, 112, 113, 114], "224.0.0.5")) == []
+
+
+def test_it_repeats_itself_once_per_doubling():
+    assert len(alerts(PortScan(), tries(range(1, 10_000), every_s=0.001))) <= 16
+
+
+ADDRESSES = st.sampled_from([address(text) for text in (SCANNER, TARGET, "192.0.2.11", "2001:db8::1", "224.0.0.1")])
+TIMES = st.floats(0, 1e10)
+BEGAN = st.builds(
+    Began,
+    TIMES,
+    st.sampled_from([1, TCP, UDP, SCTP, 58]),
+    ADDRESSES,
+    ADDRESSES,
+    st.none() | st.integers(0, 65_535),
+    st.none() | st.integers(0, 65_535),
+    st.none() | st.integers(0, 255),
+    st.integers(0, 65_535),
+)
+SEEN = st.one_of(
+    st.builds(Met, TIMES, BEGAN, st.sampled_from(list(Reply)), st.integers(1, 9)),
+    st.builds(Confirmed, TIMES, BEGAN, st.booleans()),
+    st.builds(Ended, TIMES, BEGAN, *[st.integers(0, 1 << 40)] * 4, st.booleans(), st.booleans(), st.booleans()),
+    st.builds(ProtocolTried, TIMES, ADDRESSES, ADDRESSES, st.integers(0, 255)),
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(SEEN, max_size=80))
+def test_never_raises_and_bans_only_sources(seen):
+    for each in alerts(PortScan(pairs_max=3), seen):
+        assert 0 <= each.score <= 100
+        assert set(each.ban) <= {each.source}
+        assert each.first <= each.last
+
+
+def test_its_tables_are_bounded(monkeypatch):
+    monkeypatch.setattr(contacts, "FRESH_MAX", 50)
+    detector = PortScan(pairs_max=20)
+    for number in range(500):
+        source = forged(number)
+        for port in range(3):
+            detector.observe(met(Began(100.0, TCP, source, address(TARGET), 1024, port), Reply.REFUSED))
+    assert len(detector._scans) <= 70
+    assert detector.refused > 0
