@@ -179,8 +179,10 @@ def _policy_of(arena: Arena) -> dict[str, Any]:
 def _folder() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="pfw-test-"))
     folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
 
 
 def _cable() -> tuple[Namespace, Namespace]:

@@ -151,14 +151,17 @@ class Load:
     def check(self) -> None:
         """The program that is allowed has lost nothing and waited for nobody; nothing forbidden has come."""
         self.check_known()
-        assert self.forbidden() == (0, 0)
-        for each in (self.barred, self.strangers):
-            assert len(each) > 3
-            assert all(attempt.trouble for attempt in each)
+        self.check_forbidden()
         for begin, end in self._closed:
             within = self.guests_within(begin, end)
             assert len(within) > 2
             assert not [each for each in within if not each.trouble and each.begin + each.took_s < end]
+
+    def check_forbidden(self) -> None:
+        assert self.forbidden() == (0, 0)
+        for each in (self.barred, self.strangers):
+            assert len(each) > 3
+            assert all(attempt.trouble for attempt in each)
 
     def check_known(self) -> None:
         assert len(self.known) > 40

@@ -55,6 +55,7 @@ static int opened(int type, int protocol)
 		struct sockaddr_storage here = {.ss_family = family};
 
 		((struct sockaddr_in6 *)&here)->sin6_port = htons(atoi(from));
+		setsockopt(sock, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one));
 		bind(sock, (void *)&here, other_size);
 	}
 	// So that a socket without a fixed other end hears of a refusal, too.
@@ -93,6 +94,17 @@ static const char *udp(int sock, int connected)
 	if (!ready || sendto(sock, "hello", 5, 0, connected ? 0 : (void *)&other, connected ? 0 : other_size) < 0)
 		return failed();
 	return heard(sock);
+}
+
+// Of two sockets that share a port, one sends and is closed; the answer comes to the other one.
+static const char *udp_closed(void)
+{
+	int sends = opened(SOCK_DGRAM, 0), hears = opened(SOCK_DGRAM, 0);
+
+	if (sendto(sends, "hello", 5, 0, (void *)&other, other_size) < 0)
+		return failed();
+	close(sends);
+	return heard(hears);
 }
 
 // An echo request is the same in both families, but for its type and checksum; the kernel writes the latter for IPv6.
@@ -151,6 +163,8 @@ static const char *talk(const char *how)
 		return udp(kept, 0);
 	if (!strcmp(how, "udp-connected"))
 		return udp(opened(SOCK_DGRAM, 0), 1);
+	if (!strcmp(how, "udp-closed"))
+		return udp_closed();
 	if (!strcmp(how, "ping"))
 		return ping(SOCK_DGRAM);
 	if (!strcmp(how, "raw-ping"))
@@ -305,10 +319,6 @@ int main(int count, char **words)
 			return 0;
 		setsid();
 		how = "tcp";
-	}
-	if (!strcmp(how, "once")) {
-		sendto(opened(SOCK_DGRAM, 0), words[4], strlen(words[4]), 0, (void *)&other, other_size);
-		return usleep(count > 5 ? atoi(words[5]) : 0), 0;
 	}
 	puts(talk(how));
 	return 0;

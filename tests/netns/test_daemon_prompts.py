@@ -317,7 +317,8 @@ def test_icmp(lab: Lab, net: Any) -> None:  # noqa: F811
         for address, name in ((net.there, "ICMP"), (net.there6, "ICMPv6")):
             pinging = lab.start(PING, "-c", "1", "-W", "8", address)
             prompt = watcher.next()
-            print("ICMPPROG", prompt.program, prompt.certainty)
+            assert prompt.program is not None
+            assert prompt.program.path == PING
             assert (prompt.protocol, prompt.remote, prompt.port) == (name, address, None)
             lab.answer(prompt.id, "allow")
             pinging.communicate(timeout=10)

@@ -72,11 +72,9 @@ class _Story:
     def take(self, batch: Batch) -> None:
         self._batch = batch
         items = scan(batch.source, batch.buffer, batch.frames)
-        packet, tell = self._watch.packet, self._tell
-        for item in items:
-            told = packet(item)
+        for item, told in self._watch.packets(items):
             if told:
-                tell(told)
+                self._tell(told)
             key = item[0]
             # A key of even length is TCP's (`model/flow.py`).
             if key is not None and len(key) & 1 and (what := what_is(key)) is not None:

@@ -15,7 +15,9 @@ def address(text: str) -> bytes:
     return parse_address(text)
 
 
-def began(source: str, target: str, port: int, time: float = 0.0, protocol: int = TCP, source_port: int = 50_000) -> Began:
+def began(
+    source: str, target: str, port: int, time: float = 0.0, protocol: int = TCP, source_port: int = 50_000
+) -> Began:
     return Began(time, protocol, address(source), address(target), source_port, port, None, SYN_BYTES)
 
 

@@ -11,14 +11,15 @@ from pfw.model.observation import Alert, DnsSeen, Kind
 
 CLIENT, SERVER = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 53])
 NXDOMAIN = 3
-ADVERTISERS = (
+NAMES_OF_ADVERTISERS = (
     "doubleclick googlesyndication adnxs rubiconproject rlcdn mathtag crwdcntrl bidswitch casalemedia pubmatic openx "
     "criteo taboola outbrain scorecardresearch quantserve adsrvr demdex everesttech bluekai krxd agkn tapad adform "
     "smartadserver yieldmo sharethrough triplelift gumgum sovrn lijit indexww moatads serving-sys flashtalking "
     "adsafeprotected amazon-adsystem advertising contextweb spotxchange teads tremorhub stickyadstv hotjar mixpanel "
     "segment amplitude fullstory newrelic nr-data optimizely branch appsflyer kochava adjust unity3d applovin vungle "
     "inmobi mopub chartboost propellerads exoclick popads mgid zedo skimresources viglink bizographics"
-).split()
+)
+ADVERTISERS = NAMES_OF_ADVERTISERS.split()
 
 
 def generated(count: int, letters: str = "abcdefghijklmnopqrstuvwxyz") -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -109,7 +110,7 @@ def test_the_number_of_datagrams_is_bounded():
 @given(cuts=st.sets(st.integers(6, 800), min_size=1, max_size=20), seed=st.integers(0, 99))
 def test_any_cut_in_any_order_fits(cuts, seed):
     places = [0, *(each * 8 for each in sorted(cuts)), 801 * 8]
-    pieces = [piece(at, end - at, end != places[-1]) for at, end in zip(places, places[1:], strict=False)]
+    pieces = [piece(at, end - at, end != places[-1]) for at, end in pairwise(places)]
     Random(seed).shuffle(pieces)
     watch = FragmentWatch()
     assert set(follow(watch, *pieces)) <= {"tiny"}

@@ -12,7 +12,7 @@ from pfw.engine.detect import watch as module
 from pfw.engine.detect.watch import IDLE_S, OVER_S, SILENCE_S, TRIED_MAX, TRIED_S, UNANSWERED_S, Watch
 from pfw.model.address import format_address
 from pfw.model.event import Source
-from pfw.model.observation import Began, Busy, Confirmed, Ended, Met, Odd, ProtocolTried, Reply, Stray
+from pfw.model.observation import Began, Busy, Confirmed, Ended, Met, Odd, ProtocolTried, Stray
 from pfw.model.packet import FLAG_LETTERS, TCP, UDP, flag_letters
 from pfw.wire.scan import scan
 
@@ -57,8 +57,8 @@ class Dialogue:
             if isinstance(each, int | float):
                 self.time += each
                 continue
-            (item,) = scan(Source(RAW_IP), each, [(self.time, 0, len(each), len(each))])
-            lines += [line(seen) for seen in self.watch.packet(item)]
+            items = scan(Source(RAW_IP), each, [(self.time, 0, len(each), len(each))])
+            lines += [line(seen) for _, observations in self.watch.packets(items) for seen in observations]
         return lines
 
     def end(self) -> list[str]:

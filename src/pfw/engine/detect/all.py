@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pfw.engine.detect.arp_scan import ArpScan
 from pfw.engine.detect.beacon import Beacon
+from pfw.engine.detect.brute_force import BruteForce
 from pfw.engine.detect.datagram_flood import IcmpFlood, UdpFlood
 from pfw.engine.detect.detector import Detector
 from pfw.engine.detect.dga import Dga
@@ -19,7 +20,18 @@ from pfw.engine.detect.upload_spike import UploadSpike
 
 def detectors() -> list[Detector]:
     return [
-        PortScan(), Sweep(), StealthScan(), ArpScan(),
-        SynFlood(), UdpFlood(), IcmpFlood(), Reflection(),
-        DnsTunnel(), Dga(), IcmpTunnel(), Beacon(), UploadSpike(),
-    ]  # fmt: skip
+        PortScan(),
+        Sweep(),
+        StealthScan(),
+        ArpScan(),
+        SynFlood(),
+        UdpFlood(),
+        IcmpFlood(),
+        Reflection(),
+        BruteForce(),
+        DnsTunnel(),
+        Dga(),
+        IcmpTunnel(),
+        Beacon(),
+        UploadSpike(),
+    ]

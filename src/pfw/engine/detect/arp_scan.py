@@ -33,12 +33,11 @@ _NOBODY = (bytes(4), bytes(16))
 
 
 class _Asker:
-    __slots__ = ("absent", "addresses", "due", "next_alert", "total")
+    __slots__ = ("absent", "address", "next_alert", "total")
 
     def __init__(self) -> None:
         self.absent: dict[bytes, float] = {}
-        self.addresses: bytes | None = None
-        self.due: float | None = None
+        self.address: bytes | None = None
         self.total = 0
         self.next_alert = 0
 
@@ -51,7 +50,7 @@ class ArpScan:
         self._present: Table[bytes, bool] = Table(PRESENT_MAX, PRESENT_S, lambda: True)
         self._asked_by: Table[bytes, set[bytes]] = Table(PRESENT_MAX, HOSTS_S, set)
         self._gateways: set[bytes] = set()
-        # Askers whose last question may still be answered.
+        # Askers that may be judged once their questions had time to be answered: since when.
         self._waiting: dict[bytes, float] = {}
 
     @property
@@ -98,18 +97,18 @@ class ArpScan:
         if asker is None or target in asker.absent:
             return
         if address not in _NOBODY:
-            asker.addresses = address
+            asker.address = address
         asker.total += 1
         asker.absent[target] = now
         if len(asker.absent) > ASKED_MAX:
             del asker.absent[next(iter(asker.absent))]
         if len(asker.absent) >= RATES[0][0]:
-            self._waiting.setdefault(mac, now + ANSWER_S)
+            self._waiting.setdefault(mac, now)
 
     def _judge(self, now: float, *, everything: bool = False) -> Iterator[Alert]:
         while self._waiting:
-            mac, due = next(iter(self._waiting.items()))
-            if due - ANSWER_S <= now < due and not everything:
+            mac, since = next(iter(self._waiting.items()))
+            if 0 <= now - since < ANSWER_S and not everything:
                 return
             del self._waiting[mac]
             asker = self._askers.peek(mac)
@@ -125,7 +124,7 @@ class ArpScan:
         if asker.total < asker.next_alert or not any(_reached(times, many * factor, within) for many, within in RATES):
             return
         asker.next_alert = 2 * asker.total
-        sender = "" if asker.addresses is None else f" as {format_address(asker.addresses)}"
+        sender = "" if asker.address is None else f" as {format_address(asker.address)}"
         text = f"asked{sender} for {asker.total} addresses that nobody has in {lasted(times[0], times[-1])}, "
         text += f"{format_address(min(asker.absent))} to {format_address(max(asker.absent))}"
         if factor > 1:
@@ -134,9 +133,9 @@ class ArpScan:
                     score=50 if factor > 1 else min(95, 50 + 2 * asker.total), evidence=text)  # fmt: skip
 
     def _is_gateway(self, mac: bytes, asker: _Asker) -> bool:
-        if mac in self._gateways or asker.addresses in self._gateways:
+        if mac in self._gateways or asker.address in self._gateways:
             return True
-        askers = None if asker.addresses is None else self._asked_by.peek(asker.addresses)
+        askers = None if asker.address is None else self._asked_by.peek(asker.address)
         return askers is not None and len(askers - {mac}) >= GATEWAY_ASKERS
 
 

@@ -25,10 +25,16 @@ INTERVAL_MIN_S = 2.0
 """What comes more often is a program that works, not one that calls."""
 BURST_S = 1.0
 """Connections within so short a time are one call: RITA leaves out intervals below its second."""
-TIMES_MIN, SIZES_MIN = 0.85, 0.8
-"""Regularity from 0 to 1. Times by chance come to 0.5 (exponential) or 0.75 (evenly spread), times that vary by half of
-the interval, as those of command-and-control programs do, to 0.9."""
-VERY_REGULAR = 0.97
+NEAR_TIMES_MIN, NEAR_SIZES_MIN = 0.78, 0.85
+"""How near values lie to their median, from 0 to 1. Intervals by chance come to 0.3 (exponential) or 0.5 (evenly
+spread), those of command-and-control programs, which seldom vary by more than half, to 0.83 and more."""
+REGULAR_MIN = 0.7
+"""RITA's measure, which looks at symmetry, too. That of few values varies much by chance: 0.85 would miss half of those
+whose interval varies by half."""
+CONNECTIONS_MIN_VARIED = 20
+NEAR_TIMES_FEW = 0.9
+"""With fewer connections intervals must lie so near: by chance 2 in 1000 do, and they are looked at each minute."""
+VERY_NEAR = 0.99
 _RANGE_MIN = 10.0
 """Quartiles that lie closer, in seconds or bytes, count as symmetric (RITA, analysis/beacons.go)."""
 PEERS_MAX = 16_384
@@ -133,7 +139,7 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     if _median(intervals) < INTERVAL_MIN_S or len(peer.sent) * 2 < len(started):
         return []
     sizes = sorted(map(float, peer.sent))
-    score = _score(regularity(intervals), regularity(sizes))
+    score = _score(intervals, sizes)
     if not score or (score <= peer.told_score and peer.count < peer.told_count * _GROWTH):
         return []
     peer.told_count, peer.told_score = peer.count, max(peer.told_score, score)
@@ -145,13 +151,16 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     ]  # fmt: skip
 
 
-def _score(times: float, sizes: float) -> int:
-    if times < TIMES_MIN or sizes < SIZES_MIN:
+def _score(intervals: Sequence[float], sizes: Sequence[float]) -> int:
+    times_near, sizes_near = nearness(intervals), nearness(sizes)
+    if times_near < NEAR_TIMES_MIN or sizes_near < NEAR_SIZES_MIN or regularity(intervals) < REGULAR_MIN:
         return 0
-    if min(times, sizes) >= VERY_REGULAR:
+    if times_near < NEAR_TIMES_FEW and len(intervals) < CONNECTIONS_MIN_VARIED - 1:
+        return 0
+    if min(times_near, sizes_near) >= VERY_NEAR:
         return _SCORE_MAX
-    lowest = (TIMES_MIN + SIZES_MIN) / 2
-    above = ((times + sizes) / 2 - lowest) / (1 - lowest)
+    lowest = NEAR_TIMES_MIN + NEAR_SIZES_MIN
+    above = (times_near + sizes_near - lowest) / (2 - lowest)
     return min(_SCORE_MIN + round(above * (_SCORE_USUAL - _SCORE_MIN)), _SCORE_USUAL)
 
 
@@ -165,17 +174,22 @@ def _evidence(key: _Key, count: int, intervals: Sequence[float], sizes: Sequence
     )
 
 
-def regularity(values: Sequence[float]) -> float:
-    """From 0 to 1, of sorted values: the mean of how symmetric their quartiles lie (Bowley's skewness), and of how near
-    to their median they lie (the median absolute deviation)."""
+def nearness(values: Sequence[float]) -> float:
+    """From 0 to 1: how small the median absolute deviation of sorted values is beside their median."""
     median = _median(values)
-    nearness = max((median - _deviation(values)) / median, 0.0) if median > 0 else 0.0
+    return max((median - _deviation(values)) / median, 0.0) if median > 0 else 0.0
+
+
+def regularity(values: Sequence[float]) -> float:
+    """From 0 to 1: the mean of `nearness` and of how symmetric the quartiles of sorted values lie (Bowley's
+    skewness)."""
+    median = _median(values)
     half = len(values) // 2
     low, high = _median(values[:half]), _median(values[-half:])
     skewness = 0.0
     if high - low >= _RANGE_MIN and median not in (low, high):
         skewness = (high + low - 2 * median) / (high - low)
-    return (1 - abs(skewness) + nearness) / 2
+    return (1 - abs(skewness) + nearness(values)) / 2
 
 
 def _median(values: Sequence[float]) -> float:

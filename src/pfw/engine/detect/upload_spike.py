@@ -50,13 +50,16 @@ class _Upload:
 
 
 class _Usual:
-    """What a source has sent to one place: the most in an hour that is over, and the two that got most in this one."""
+    """What a source has sent to one place: the most in an hour that is over, and the two that got most since."""
 
     __slots__ = ("before", "most")
 
     def __init__(self) -> None:
         self.before = 0
         self.most: dict[bytes, int] = {}
+
+    def end(self, destination: bytes) -> None:
+        self.before = max(self.before, self.most.pop(destination, 0))
 
     def elsewhere(self, destination: bytes) -> int:
         return max([self.before, *(sent for place, sent in self.most.items() if place != destination)])
@@ -88,8 +91,8 @@ class UploadSpike:
         upload = self._uploads.get((source, destination), seen.time)
         if upload is None or usual is None:
             return ()
-        if seen.time - upload.first > WINDOW_S:
-            usual.before = max(usual.before, upload.sent)
+        if not upload.connections or seen.time - upload.first > WINDOW_S:
+            usual.end(destination)
             upload.restart(min(seen.began.time, seen.time))
         upload.connections += 1
         upload.sent += seen.sent_bytes

@@ -7,7 +7,7 @@ there is none a new connection is not followed, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct as Layout
 
 from pfw.engine.detect.connection import BUSY_PACKETS, Connection, ended
@@ -80,6 +80,31 @@ class Watch:
 
     def __len__(self) -> int:
         return len(self._forth)
+
+    def packets(self, items: Iterable[Item]) -> Iterator[tuple[Item, Sequence[Observation]]]:
+        """`packet` for many. Left out are packets of known TCP connections in which nothing changes, nearly all."""
+        forth, back, packet = self._forth.get, self._back.get, self.packet
+        for item in items:
+            key, time, size, flags, _, _, decoded = item
+            if key is None or flags & _CHANGING or decoded is not None or not flags:
+                yield item, packet(item)
+            elif not self._swept <= time < self._next_sweep:
+                yield item, packet(item)
+            elif (known := forth(key)) is not None and known.settled and known.sent_packets & _BUSY_MASK != _BUSY_MASK:
+                known.last = time
+                known.sent += size
+                known.sent_packets += 1
+            elif (
+                known is None
+                and (known := back(key)) is not None
+                and known.settled
+                and known.received_packets & _BUSY_MASK != _BUSY_MASK
+            ):
+                known.last = time
+                known.received += size
+                known.received_packets += 1
+            else:
+                yield item, packet(item)
 
     def packet(self, item: Item) -> Sequence[Observation]:
         """What a packet is a sign of, in order."""

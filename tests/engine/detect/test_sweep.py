@@ -1,0 +1,186 @@
+"""Sweeps in dialogues of made observations, and the ordinary traffic that looks like one."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.engine.detect.dialogue import address, alerts, began, half_open, met, talked, tried_with_connect
+from tests.engine.detect.test_port_scan import REPLIES, SEEN
+
+from pfw.engine.detect import contacts
+from pfw.engine.detect.sweep import FAR_HOSTS, NEAR_HOSTS, SLOW_HOSTS, Sweep
+from pfw.model.observation import Began, Kind, Met, Reply
+from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
+
+SCANNER = "198.51.100.66"
+FAR = [f"{number}.{number * 7 % 256}.9.{number}" for number in range(11, 211)]
+
+
+def neighbours(count, network="192.0.2."):
+    return [f"{network}{number}" for number in range(1, count + 1)]
+
+
+def tries(
+    targets, port=22, reply=Reply.SILENT, every_s=0.1, protocol=TCP, attempts=1, source=SCANNER, source_port=50_000
+):
+    return [
+        met(began(source, target, port, 100.0 + number * every_s, protocol, source_port), reply, attempts)
+        for number, target in enumerate(targets)
+    ]
+
+
+def echoes(targets, kind=8, protocol=ICMP, reply=Reply.SILENT, every_s=0.1):
+    return [
+        met(Began(100 + n * every_s, protocol, address(SCANNER), address(target), None, None, kind, 60), reply)
+        for n, target in enumerate(targets)
+    ]
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+def test_neighbours(reply, protocol):
+    found = alerts(Sweep(), tries(neighbours(100), 161, reply, protocol=protocol))
+    assert {(each.kind, each.source, each.target, each.ban) for each in found} == {
+        (Kind.SWEEP, address(SCANNER), None, ())
+    }
+    assert "100 hosts" in found[-1].evidence
+    assert found[-1].score >= 80
+
+
+def test_how_many_neighbours_it_takes():
+    every = {"every_s": 5.0, "attempts": 2}
+    assert alerts(Sweep(), tries(neighbours(NEAR_HOSTS - 1), **every)) == []
+    assert len(alerts(Sweep(), tries(neighbours(NEAR_HOSTS), **every))) == 1
+
+
+def test_a_network_of_ipv6():
+    targets = [f"2001:db8:b::{number:x}" for number in range(1, 40)]
+    assert alerts(Sweep(), tries(targets, source="2001:db8:a::66"))
+    # What a browser makes of IPv6 that does not work.
+    scattered = [f"2001:db8:{number:x}::1" for number in range(1, 80)]
+    assert alerts(Sweep(), tries(scattered, 443, source="2001:db8:a::66")) == []
+
+
+@pytest.mark.parametrize(("protocol", "kind"), [(ICMP, 8), (ICMP, 13), (ICMPV6, 128)])
+def test_echoes(protocol, kind):
+    targets = neighbours(40) if protocol == ICMP else [f"2001:db8::{number:x}" for number in range(1, 40)]
+    assert alerts(Sweep(), echoes(targets, kind, protocol))
+
+
+def test_a_traceroute_and_a_monitor_are_none():
+    trace = [
+        met(Began(n, ICMP, address(SCANNER), address("192.0.2.1"), None, None, 8, 60), Reply.EXPIRED) for n in range(30)
+    ]
+    assert alerts(Sweep(), trace) == []
+    assert alerts(Sweep(), [*echoes(neighbours(60), reply=Reply.ANSWERED), *echoes(neighbours(9, "192.0.3."))]) == []
+
+
+def test_hosts_far_and_wide():
+    assert len(alerts(Sweep(), tries(FAR[:FAR_HOSTS], 23))) == 1
+    assert alerts(Sweep(), tries(FAR[: FAR_HOSTS - 1], 23)) == []
+
+
+def test_a_client_whose_network_stops_it_is_none():
+    """It repeats its SYN."""
+    assert alerts(Sweep(), tries(FAR, 443, attempts=2)) == []
+
+
+def test_a_browser_is_none():
+    seen = list(chain(*(talked(began(SCANNER, target, 443, 90.0)) for target in FAR[:40])))
+    assert alerts(Sweep(), [*seen, *tries(FAR[:8], 443)]) == []
+
+
+def test_file_sharing_is_none():
+    """Most peers are gone; those that are there are on ports of their own, or on the usual one."""
+    seen = []
+    for number, target in enumerate(FAR * 3):
+        seen += tries([target], 6881 if number % 3 else 10_000 + number, REPLIES[number % 3])
+        if number % 8 == 0:
+            seen += talked(began(SCANNER, f"203.0.113.{number % 250}", 6881, 100.0))
+    assert alerts(Sweep(), sorted(seen, key=lambda each: each.time)) == []
+    same_provider = [f"82.33.{number}.{number}" for number in range(100)]
+    assert alerts(Sweep(), [each for n, t in enumerate(same_provider) for each in tries([t], 20_000 + n)]) == []
+
+
+@pytest.mark.parametrize(
+    ("port", "reply"), [(53, Reply.SILENT), (123, Reply.SILENT), (443, Reply.SILENT), (6881, Reply.REFUSED)]
+)
+def test_resolvers_clocks_quic_and_peers_over_udp_are_none(port, reply):
+    assert alerts(Sweep(), tries(FAR, port, reply, protocol=UDP)) == []
+    assert alerts(Sweep(), tries(neighbours(40), 443, protocol=UDP)) == []
+
+
+def test_answers_that_nobody_heard_the_question_of_are_none():
+    assert alerts(Sweep(), tries(neighbours(60), 40_000, protocol=UDP, source_port=53)) == []
+
+
+@pytest.mark.parametrize("target", ["224.0.0.{}", "255.255.255.255"])
+def test_multicast_is_none(target):
+    assert alerts(Sweep(), tries([target.format(number) for number in range(1, 60)], 5353, protocol=UDP)) == []
+
+
+def test_retries_with_the_same_hosts_are_none():
+    assert alerts(Sweep(), tries(neighbours(NEAR_HOSTS - 1) * 30, every_s=0.01, attempts=2)) == []
+
+
+def test_slowly():
+    """Hosts of one network in hours, on few ports, once each."""
+    targets = [f"10.10.{number * 40}.{number}" for number in range(1, SLOW_HOSTS + 1)]
+    seen = [met(began(SCANNER, target, port, n * 2_000.0), Reply.SILENT) for n, (target, port) in
+            enumerate(zip(targets, [80, 8080, 80, 88, 80], strict=True))]  # fmt: skip
+    [found] = alerts(Sweep(), seen)
+    assert 50 <= found.score < 80
+    assert "80, 88, 8080" in found.evidence
+    assert alerts(Sweep(), seen[:-1]) == []
+
+
+def test_slow_failures_of_a_client_are_none():
+    targets = [f"10.10.{number * 40}.{number}" for number in range(1, SLOW_HOSTS + 1)]
+    failures = [met(began(SCANNER, target, 443, n * 2_000.0), Reply.SILENT) for n, target in enumerate(targets)]
+    assert alerts(Sweep(), [Met(each.time, each.began, each.reply, 3) for each in failures]) == []
+    for n in range(2):
+        failures[2:2] = talked(began(SCANNER, f"203.0.113.{n}", 443, 2_000.0))
+    assert alerts(Sweep(), failures) == []
+
+
+def test_hosts_that_are_opened_and_left_prove_the_source():
+    opened = chain(*(tried_with_connect(began(SCANNER, f"192.0.2.{n}", 22, 99.0)) for n in range(101, 103)))
+    found = alerts(Sweep(), [*tries(neighbours(60)), *opened])
+    assert found[-1].ban == (address(SCANNER),)
+    reset = chain(*(half_open(began(SCANNER, target, 22, 100.0)) for target in neighbours(60)))
+    assert {each.ban for each in alerts(Sweep(), reset)} == {()}
+
+
+def test_a_flood_is_none_and_does_not_hide_a_sweep():
+    def forged(n):
+        return Met(100.0, Began(100.0, TCP, bytes((45, *n.to_bytes(3))), address("192.0.2.10"), 1024, 80), Reply.SILENT)
+
+    flood = [forged(number) for number in range(37_000)]
+    detector = Sweep()
+    assert alerts(detector, flood) == []
+    assert detector.refused
+    assert alerts(Sweep(), [*tries(neighbours(2)), *flood, *tries(neighbours(40))])
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.lists(SEEN.filter(lambda each: hasattr(each, "began")), max_size=80))
+def test_never_raises_and_bans_only_sources(seen):
+    for each in alerts(Sweep(sweeps_max=3), seen):
+        assert 0 <= each.score <= 100
+        assert set(each.ban) <= {each.source}
+        assert each.first <= each.last
+
+
+def test_its_tables_are_bounded(monkeypatch):
+    monkeypatch.setattr(contacts, "FRESH_MAX", 50)
+    detector = Sweep(sweeps_max=20)
+    for number in range(500):
+        for target in neighbours(3):
+            detector.observe(
+                met(Began(100.0, TCP, bytes((45, *number.to_bytes(3))), address(target), 1, 80), Reply.SILENT)
+            )
+    assert len(detector._sweeps) <= 70
+    assert detector.refused > 0
