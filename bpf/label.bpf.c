@@ -9,8 +9,8 @@
 // Which hook relabels what, and what none can:
 //   create             every socket, by who makes it (TCP, UDP, ICMP, raw)
 //   bind, connect      by who does it: an inherited or passed socket changes hands here
-//   sendmsg            UDP sockets without a fixed other end; the kernel has read the mark of this datagram before, so the
-//                      change holds from the next one on (net/ipv4/udp.c: ipcm_init_sk)
+//   sendmsg            UDP sockets without a fixed other end; the kernel has read the mark of this datagram before
+//                      (net/ipv4/udp.c: ipcm_init_sk), so the ruleset asks the socket's and not the packet's
 //   setsockopt         SO_MARK by whoever may: the other bits are his, ours stay
 // A connected socket that is passed on keeps the label of who connected it. Values of whole marks by which others route (wg-quick,
 // Mullvad) stand in `foreign`; a socket with such a mark is left as it is, without a label.

@@ -65,7 +65,7 @@ def recorders(monkeypatch) -> list[Recorder]:
     """One for each run of packets that belong together."""
     made: list[Recorder] = []
 
-    def make() -> list[Recorder]:
+    def make(lists) -> list[Recorder]:
         made.append(Recorder())
         return [made[-1]]
 
@@ -117,7 +117,7 @@ def test_this_machine_and_what_is_no_host_is_never_banned(tmp_path, monkeypatch)
         kind=Kind.SWEEP, source=None, target=None, first=0.0, last=1.0, score=90, evidence="made up",
         ban=tuple(map(parse_address, ban)),
     )  # fmt: skip
-    monkeypatch.setattr(detecting, "detectors", lambda: [Recorder(alert)])
+    monkeypatch.setattr(detecting, "detectors", lambda lists: [Recorder(alert)])
     path = write(tmp_path / "some.pcap", port_scan())
     (with_local,) = run(path, local=local("192.0.2.0/24")).alerts
     assert with_local.ban == (parse_address(SCANNER), parse_address("2001:db8::9"))

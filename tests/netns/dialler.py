@@ -21,6 +21,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -136,4 +137,5 @@ def serve(address: str, ports: str) -> None:
 
 if __name__ == "__main__":
     threading.Thread(target=_wait_for_the_end, daemon=True).start()
-    {"same": same, "fresh": fresh, "many": many, "serve": serve}[sys.argv[1]](*sys.argv[2:])
+    kinds: dict[str, Callable[..., None]] = {"same": same, "fresh": fresh, "many": many, "serve": serve}
+    kinds[sys.argv[1]](*sys.argv[2:])

@@ -66,9 +66,11 @@ def allow(direction: str, app: Any = None, **fields: Any) -> dict[str, Any]:
     return {"name": f"allow {direction}", "action": "allow", "direction": direction, **named, **fields}
 
 
-def talks(lab: Lab, program: str | Path, how: str, address: str, *, before: Sequence[str] = ()) -> Talk:
+def talks(
+    lab: Lab, program: str | Path, how: str, address: str, *, before: Sequence[str] = (), port: int = WEB
+) -> Talk:  # fmt: skip
     """Begin to talk to the other end; `before` are words that start the program in another way."""
-    return Talk(lab.start(*before, program, how, address, str(WEB)), f"{program} {how} {address}")
+    return Talk(lab.start(*before, program, how, address, str(port)), f"{program} {how} {address}")
 
 
 class Talk:
@@ -109,8 +111,7 @@ class Conversation:
     """A program that stays, and talks whenever it is told to; it keeps a UDP socket from the beginning (`udp-kept`)."""
 
     def __init__(self, lab: Lab, program: Path, address: str, *, before: Sequence[str] = ()) -> None:
-        words = (*before, program, "converse", address, str(WEB))
-        self._process = lab.start(*words, stdin=subprocess.PIPE)
+        self._process = lab.start(*before, program, "converse", address, str(WEB), stdin=subprocess.PIPE)
 
     def begin(self, how: str) -> None:
         assert self._process.stdin is not None
@@ -126,9 +127,10 @@ class Conversation:
         return self.said()
 
 
-def serve(lab: Lab, program: str | Path, how: str, *words: object, **options: Any) -> subprocess.Popen[str]:
+def serve(
+    lab: Lab, program: str | Path, how: str, *words: object, before: Sequence[str] = (), **options: Any
+) -> subprocess.Popen[str]:
     """Start a program that listens, and wait until it does."""
-    before = options.pop("before", ())
     process = lab.start(*before, program, how, *map(str, words), **options)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", process.communicate(timeout=5)

@@ -141,7 +141,7 @@ def test_the_table_goes_and_comes_again(lab: Lab, load: Load) -> None:  # noqa: 
 
 
 def test_the_queue_is_full(lab: Lab, net: Any, load: Load) -> None:  # noqa: F811
-    """More packets than the queue holds, of a program that is asked for: nobody else waits for it, and nothing opens."""
+    """More packets than the queue holds, of a program that is asked for: nobody else waits for it."""
     asked = python_copy(lab, "asked")
     lab.up(load.policy({"name": "asked", "action": "ask", "direction": "out", "app": str(asked)}))
     assert lab.daemon is not None

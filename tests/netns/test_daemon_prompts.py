@@ -63,11 +63,17 @@ def asked(lab: Lab) -> int:  # noqa: F811
     return status.counts["asked"]
 
 
-def answered(lab: Lab, watcher: Watcher, started: Any, action: str, *more: Any) -> tuple[told.Prompt, bool]:  # noqa: F811
-    """Answer the prompt of what was started; it, and whether that succeeds."""
+def reply(lab: Lab, watcher: Watcher, action: str, *more: Any) -> told.Prompt:  # noqa: F811
+    """Answer the prompt that waits, and wait until it does so no more."""
     prompt = watcher.next()
     lab.answer(prompt.id, action, *more)
-    return prompt, succeeds(started)
+    lab.until(lambda: prompt.id in watcher.gone, "the answer is heard of")
+    return prompt
+
+
+def answered(lab: Lab, watcher: Watcher, started: Any, action: str, *more: Any) -> tuple[told.Prompt, bool]:  # noqa: F811
+    """Answer the prompt of what was started; it, and whether that succeeds."""
+    return reply(lab, watcher, action, *more), succeeds(started)
 
 
 def test_five_hundred_at_once(lab: Lab, net: Any) -> None:  # noqa: F811
@@ -155,7 +161,7 @@ def test_an_answer_reaches_as_far_as_its_scope(lab: Lab, net: Any) -> None:  # n
         for scope, reached in SCOPES.items():
             program = python_copy(lab, scope)
             first = dial(lab, program, "many", places[0][0], places[0][1], "10", places[0][2])
-            lab.answer(watcher.next().id, "allow", "time", scope, 600)
+            reply(lab, watcher, "allow", "time", scope, 600)
             assert (first.line(), first.line()) == ("asked", [0])
             before = asked(lab)
             again = [dial(lab, program, "many", *places[index][:2], "1", places[index][2]) for index in reached]
@@ -192,7 +198,7 @@ def test_once_is_for_the_connections_that_wait(lab: Lab, net: Any) -> None:  # n
         )
         udp = lab.start(python_copy(lab, "udp"), "-I", "-S", "-c", sending, net.there, stdin=subprocess.PIPE)
         lab.until(lambda: repeated(lab) == 4, "all have come")
-        lab.answer(watcher.next().id, "allow")
+        reply(lab, watcher, "allow")
         lab.until(lambda: came(lab, 9001) == 1, "the first goes on, and no other")
         assert udp.communicate("\n", timeout=10)[0] == "b'again' b'again'\n"
         assert len(watcher.prompts) == 3
@@ -211,7 +217,7 @@ def test_an_answer_for_a_process_ends_with_it(lab: Lab, net: Any) -> None:  # no
     lab.up(asking())
     with lab.watching() as watcher:
         running = dial(lab, program, "same", net.there, str(KNOWN), "10", "0.02")
-        lab.answer(watcher.next().id, "allow", "program", "anywhere")
+        reply(lab, watcher, "allow", "program", "anywhere")
         before = came(lab, KNOWN)
         lab.until(lambda: came(lab, KNOWN) > before + 30, "it goes on without being asked")
         assert len(watcher.prompts) == 1
@@ -272,7 +278,7 @@ def test_always_becomes_a_rule(lab: Lab, net: Any) -> None:  # noqa: F811
         for program, action in answers.items():
             before = lab.status_or_none()
             assert not goes(program)
-            lab.answer(watcher.next().id, action, "always", "exact")
+            reply(lab, watcher, action, "always", "exact")
             after, asked_before = lab.status_or_none(), asked(lab)
             assert before is not None
             assert after is not None
@@ -289,7 +295,7 @@ def test_always_becomes_a_rule(lab: Lab, net: Any) -> None:  # noqa: F811
         for program in answers:
             assert not goes(program)
             assert watcher.next().program == next(each.program for each in lab.prompts())
-            lab.answer(watcher.next().id, "block")
+            reply(lab, watcher, "block")
     listening.end()
 
 
@@ -324,7 +330,7 @@ def test_icmp(lab: Lab, net: Any) -> None:  # noqa: F811
             pinging.communicate(timeout=10)
             assert pinging.returncode == 0
             blocked = lab.start(PING, "-c", "1", "-W", "0.5", address)
-            lab.answer(watcher.next().id, "block")
+            reply(lab, watcher, "block")
             blocked.communicate(timeout=10)
             assert blocked.returncode == 1
 

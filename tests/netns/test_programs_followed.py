@@ -34,7 +34,7 @@ class Running:
         for how, each in self._out.values():
             each.begin(how)
         with ThreadPoolExecutor() as pool:
-            heard = pool.map(lambda each: ask(self._there, *each, self._port), self._in.values())
+            heard = pool.map(lambda each: ask(self._there, each[0], each[1], self._port), self._in.values())
             said = {name for name, each in zip(self._in, heard, strict=True) if each == "yes"}
         return said | {name for name, (_, each) in self._out.items() if each.said() == "yes"}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from tests.netns.talkers import Conversation, Talk, Workshop, allow, became, rul
 
 CURL, NC, PYTHON = "/usr/bin/curl", os.path.realpath("/usr/bin/nc"), os.path.realpath("/usr/bin/python3")
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--")
+FAST = 8091
 BOTH = pytest.mark.parametrize("options", [(), ("--no-labels",)], ids=["labels", "no-labels"])
 PYTHON_TALKS = """
 import socket, sys
@@ -187,6 +189,34 @@ def test_every_transport_without_labels(lab: Lab, net: Any, workshop: Workshop) 
         assert became(wanted) == []
 
 
+@BOTH
+def test_what_a_syn_carries(
+    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+) -> None:  # fmt: skip
+    """TCP Fast Open: who has been there before sends what it has to say with its first packet."""
+    good, bad = workshop.copy("good"), workshop.copy("bad")
+    lab.run("sh", "-c", "echo 3 > /proc/sys/net/ipv4/tcp_fastopen")
+    lab.there.run("sysctl", "-qw", "net.ipv4.tcp_fastopen=3")
+    lab.up(rules(allow("out", str(good))), *options)
+    for address in (net.there, net.there6):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with lab.there.call(lambda family=family: socket.socket(family, socket.SOCK_STREAM)) as server:
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 16)
+            server.bind((address, FAST))
+            server.listen()
+            server.settimeout(5)
+            for program, answered in ((good, True), (good, True), (bad, False), (good, True)):
+                talk = talks(lab, program, "tcp-fast", address, port=FAST)
+                if answered:
+                    connection, _ = server.accept()
+                    with connection:
+                        assert connection.recv(100) == b"hello"
+                        connection.send(b"yes")
+                assert (talk.said == "yes") == answered
+    counted = lab.there.run("nstat", "-az", "TcpExtTCPFastOpenPassive").stdout.split()
+    assert int(counted[counted.index("TcpExtTCPFastOpenPassive") + 1]) == 4
+
+
 def test_all_programs_below_a_folder(lab: Lab, net: Any, workshop: Workshop) -> None:  # noqa: F811
     """Also one that came there later; not what is beside it, nor what stands there as a link to it."""
     inside, deep, beside = workshop.copy("folder/good"), workshop.copy("folder/deep/good"), workshop.copy("folder2/bad")
@@ -243,14 +273,14 @@ def test_scripts(lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...
     assert became(wanted) == []
 
 
-@BOTH
+@pytest.mark.parametrize("more", [{}, {"user": "root"}], ids=["program", "program-and-user"])
 def test_a_socket_that_is_closed_meanwhile(
-    lab: Lab, net: Any, workshop: Workshop, options: tuple[str, ...]  # noqa: F811
+    lab: Lab, net: Any, workshop: Workshop, more: dict[str, str]  # noqa: F811
 ) -> None:  # fmt: skip
     """While it is looked up whose a datagram is, its socket is closed. It is not the kernel's own for that."""
     good, bad = workshop.copy("good"), workshop.copy("bad")
-    policy = rules({"name": "no", "action": "block", "direction": "out", "app": str(bad)})
-    lab.up({**policy, "default": {"in": "block", "out": "allow"}}, *options)
+    policy = rules({"name": "no", "action": "block", "direction": "out", "app": str(bad), **more})
+    lab.up({**policy, "default": {"in": "block", "out": "allow"}}, "--no-labels")
     for address in (net.there, net.there6):
         wanted = {
             talks(lab, bad, "udp-closed", address, before=("env", f"FROM={port}")): False for port in range(6001, 6005)

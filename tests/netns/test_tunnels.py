@@ -20,6 +20,7 @@ from pfw.model.observation import Alert
 pytestmark = pytest.mark.netns
 DEVICE = Path("/dev/net/tun")
 INSIDE = "10.98.0.1"
+MARK = b"\x07example\x03com"
 CONNECTING_S = 40.0
 """iodine tries what names and sizes get through before it connects."""
 
@@ -110,7 +111,7 @@ def test_iodine(captured, pair, net, kind, least):
                 time.sleep(0.1)
             pair.here.run("ping", "-q", "-c", "10", "-i", "0.2", "-s", "500", INSIDE)
 
-    found = captured(tunnel, lambda data: data.count(b"\x07example\x03com") > 60)
+    found = captured(tunnel, lambda data: data.count(MARK) > 60)
     assert [str(each.kind) for each in found] == ["dns-tunnel"]
     assert (format_address(found[0].source), format_address(found[0].target)) == (net.here, net.there)
     assert found[0].score >= least

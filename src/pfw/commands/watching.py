@@ -124,6 +124,11 @@ def wish_of(options: Namespace) -> Wish:
 
 def replay(options: Namespace) -> int:
     """`pfw replay`."""
+    return _detect(options) if options.detect else _judge(options)
+
+
+def _judge(options: Namespace) -> int:
+    """What the policy would have done."""
     from contextlib import closing
 
     from pfw.cli import watch
@@ -136,8 +141,6 @@ def replay(options: Namespace) -> int:
     from pfw.drivers.bpf import FilterError
     from pfw.drivers.files import size_bytes
 
-    if options.detect:
-        return _detect(options)
     rules_file = loaded(options.rules)
     if isinstance(rules_file, int):
         return rules_file

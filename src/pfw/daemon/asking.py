@@ -136,6 +136,9 @@ class Asking:
         if answered is not None:
             self._verdict(packet, accept=answered)
             return
+        if owner.program is None and packet.uid is None and flow.direction is Direction.OUT:
+            self._verdict(packet, accept=False)  # the kernel's own, say a multicast report: there is no program to ask about
+            return
         self.counts["asked"] += 1
         rule = verdict.rule or f"default {flow.direction}"
         self.do(self.prompts.packet(packet.id, key, flow, subject, owner.program, owner.certainty, rule, now))

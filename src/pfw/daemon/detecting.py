@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import perf_counter
 
 from msgspec import Struct
@@ -57,13 +57,13 @@ class Detected(Struct):
 class _Story:
     """One run through packets that belong together."""
 
-    def __init__(self, local: AddressSet | None) -> None:
+    def __init__(self, local: AddressSet | None, lists: Mapping[str, AddressSet] | None) -> None:
         self.packets = 0
         self.last = 0.0
         self._local = local
         self._batch = Batch(Source(0), b"", [])
         self._watch = Watch(numbers=self._numbers)
-        self._detection = Detection(detectors())
+        self._detection = Detection(detectors(lists))
 
     @property
     def refused(self) -> int:
@@ -129,16 +129,19 @@ def _concerns(local: AddressSet, seen: Observation) -> bool:
     return True
 
 
-def detect(files: Sequence[CaptureFile], local: AddressSet | None) -> Detected:
-    """Run the files through the detectors, in this order. Raises OSError and FilterError."""
-    stories = [_Story(local)]
+def detect(
+    files: Sequence[CaptureFile], local: AddressSet | None, lists: Mapping[str, AddressSet] | None = None
+) -> Detected:
+    """Run the files through the detectors, in this order. With `local` only what has such an end counts; `lists` are
+    addresses that are known to be bad. Raises OSError and FilterError."""
+    stories = [_Story(local, lists)]
     errors, unread = [], []
     began = perf_counter()
     for file in files:
         packets = 0
         for batch in file.batches():
             if batch.frames and not packets and batch.frames[0][0] < stories[-1].last - ANOTHER_S:
-                stories.append(_Story(local))
+                stories.append(_Story(local, lists))
             packets += len(batch.frames)
             stories[-1].take(batch)
         if file.error is not None:

@@ -46,6 +46,10 @@ class Ladder:
             self._stretches[-1].append(step)
 
     @property
+    def steps_behind_head(self) -> tuple[Step, ...]:
+        return self._rest
+
+    @property
     def asks(self) -> bool:
         """Whether any rule is for programs."""
         return bool(self._owned)

@@ -150,17 +150,30 @@ class _Renderer:
         by_label = self._named("type mark : verdict", "", known, word="map")
         owned = f"{self._front}{place}_programs"
         own = self.chains.setdefault(owned, [])
-        # What is sent has its label also when its socket was closed while somebody was asked.
-        looked_up = lines if place is Place.OUT else own
-        for label in nft_answers.label_words(place, classes.mask):
-            looked_up.append(f"{label} vmap @{by_label}")
-            for number, (each, name) in enumerate(zip(classes.all, chain_of, strict=True)):
-                if not each.is_one:
-                    looked_up.append(f"{label} @{self._members(number)} goto {name}")
+        members = [(self._members(at), chain_of[at]) for at, each in enumerate(classes.all) if not each.is_one]
         # Breaks where no program holds a socket; the kernel has some of its own.
         lines.append(f"{_HAS_PROGRAM[place]} goto {owned}")
+        for label in (labels := nft_answers.label_words(place, classes.mask)):
+            own.append(f"{label} vmap @{by_label}")
+            own += [f"{label} @{name} goto {chain}" for name, chain in members]
+        if place is Place.OUT and not self._minds_users(ladder):
+            # Its socket was closed while somebody was asked: the packet has its label still, but no user any more.
+            lines.append(f"{labels[-1]} vmap @{by_label}")
+            lines += [f"{labels[-1]} @{name} goto {chain}" for name, chain in members]
+        elif place is Place.OUT:
+            known_labels = self._named("type mark", "", [f"{each.mark:#010x}" for each in classes.all])
+            lines += [f"{labels[-1]} @{name} drop" for name in (known_labels, *(name for name, _ in members))]
         self._tree(lines, ladder.nobody(), end)
         self._tree(own, ladder.unknown(), end)
+
+    def _minds_users(self, ladder: Ladder) -> bool:
+        """Whether a rule forbids, or asks about, what only some users send."""
+        return any(
+            step.verdict is not None
+            and self._plan.verdicts[step.verdict].action is not Action.ALLOW
+            and any(isinstance(each, c.OfUser | c.OfGroup) for each in step.conditions)
+            for step in ladder.steps_behind_head
+        )
 
     def _members(self, number: int) -> str:
         """The set of further labels of a class: of programs in it that have got one of their own."""

@@ -190,7 +190,7 @@ class EchoSeen(Struct, frozen=True, gc=False):
 
 class Odd(Struct, frozen=True, gc=False):
     """A packet in which the decoder found something wrong (`wire/anomaly.py` has the names), or a fragment that does not
-    fit to the others of its datagram: `overlap`, `tiny`, `gap`, `too_many`."""
+    fit to the others of its datagram (`engine/detect/fragments.py`): `overlap`, `tiny`, `gap`, `too_many`."""
 
     time: float
     source: bytes | None

@@ -90,6 +90,16 @@ def test_requests_of_a_page_at_the_same_time_are_one_call(dialogue):
         for nth in range(4):
             dialogue.connect(1000 + 60 * at + nth / 10)
     assert dialogue.end() == [85]
+    assert dialogue.found[0].evidence.startswith("called 60 times at TCP 203.0.113.9:443, every 60.0 s ")
+
+
+@pytest.mark.parametrize(("count", "scores"), [(15, 0), (40, 1)])
+def test_intervals_that_vary_need_more_connections(dialogue, count, scores):
+    time = 1000
+    for at in range(count):
+        dialogue.connect(time)
+        time += (45, 75, 55, 65, 60, 50, 70)[at % 7]
+    assert len(dialogue.end()) == scores
 
 
 def test_it_is_told_again_when_there_is_twice_as_much():
@@ -114,6 +124,18 @@ def poll_with_all_kinds_of_sizes(dialogue: Dialogue) -> None:
     drawn = random.Random(11)
     for at in range(60):
         dialogue.connect(1000 + 60 * at, int(drawn.lognormvariate(7, 1)))
+
+
+def vary_evenly(dialogue: Dialogue) -> None:
+    for at in range(60):
+        dialogue.connect(1000 + 300 * (at // 5) + (0, 20, 60, 120, 200)[at % 5])
+
+
+def be_late_often(dialogue: Dialogue) -> None:
+    time = 1000
+    for at in range(60):
+        dialogue.connect(time)
+        time += (60, 60, 61, 90, 90)[at % 5]
 
 
 def come_at_any_time(dialogue: Dialogue) -> None:
@@ -169,8 +191,9 @@ def have_many_customers(dialogue: Dialogue) -> None:
 
 @pytest.mark.parametrize(
     "habit",
-    [browse, poll_with_all_kinds_of_sizes, come_at_any_time, download_in_a_loop, try_too_few_times,
-     stop_after_two_minutes, set_the_clock, keep_alive, ping, try_again_in_vain, have_many_customers],
+    [browse, poll_with_all_kinds_of_sizes, vary_evenly, be_late_often, come_at_any_time, download_in_a_loop,
+     try_too_few_times, stop_after_two_minutes, set_the_clock, keep_alive, ping, try_again_in_vain,
+     have_many_customers],
 )  # fmt: skip
 def test_what_is_no_beacon(dialogue, habit):
     habit(dialogue)
@@ -183,6 +206,8 @@ def test_forged_connections_take_no_room():
         began = Began(1000.0, TCP, at.to_bytes(4), THERE, 1024, 443)
         dialogue.detector.observe(Met(1000.0, began, Reply.ANSWERED))
         dialogue.detector.observe(Confirmed(1000.0, began, by_reset=True))
+        datagram = Began(1000.0, UDP, at.to_bytes(4), THERE, 1024, 443)
+        dialogue.detector.observe(Met(1003.0, datagram, Reply.SILENT))
     assert (len(dialogue.detector._peers), dialogue.detector.refused) == (0, 0)
 
 

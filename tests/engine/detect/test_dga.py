@@ -34,6 +34,7 @@ class Dialogue:
 
     def answer(self, time: float, name: str, code: int = NXDOMAIN, **more) -> None:
         facts = {"client": CLIENT, "server": SERVER, "name": name, "kind": 1, "code": code} | more
+        self.found += self.detector.observe(DnsSeen(time, is_answer=False, **facts | {"code": 0}))
         self.found += self.detector.observe(DnsSeen(time, is_answer=True, **facts))
 
 
@@ -92,6 +93,16 @@ def deliver_mail(dialogue: Dialogue) -> None:
         dialogue.answer(1000 + at, f"{at}.2.0.192.in-addr.arpa")
 
 
+def have_few_that_look_so(dialogue: Dialogue) -> None:
+    for at, name in enumerate(ADVERTISERS[:40] + generated(20)):
+        dialogue.answer(1000 + at, f"{name}.com")
+
+
+def follow_old_links(dialogue: Dialogue) -> None:
+    for at, name in enumerate(f"{a}{b}" for a in ADVERTISERS for b in ADVERTISERS):
+        dialogue.answer(1000 + at / 10, f"{name}.com", code=0 if at % 2 else NXDOMAIN)
+
+
 def mistype(dialogue: Dialogue) -> None:
     for at, name in enumerate(generated(19)):
         dialogue.answer(1000 + at, f"{name}.com")
@@ -110,8 +121,8 @@ def find_them(dialogue: Dialogue) -> None:
 
 @pytest.mark.parametrize(
     "habit",
-    [retry_with_suffixes, probe_for_portals, look_for_neighbours, block_advertisers, deliver_mail, mistype, repeat,
-     find_them],
+    [retry_with_suffixes, probe_for_portals, look_for_neighbours, block_advertisers, deliver_mail,
+     have_few_that_look_so, follow_old_links, mistype, repeat, find_them],
 )  # fmt: skip
 def test_names_that_do_not_exist_for_another_reason(dialogue, habit):
     habit(dialogue)

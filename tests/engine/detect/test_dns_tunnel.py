@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfw.engine.detect.dns_tunnel import NAMES_MAX, WINDOW_S, DnsTunnel
-from pfw.model.observation import Alert, DnsSeen, Kind
+from pfw.model.observation import Alert, DnsSeen, Kind, Odd
 
 CLIENT, SERVER = bytes([192, 0, 2, 1]), bytes([198, 51, 100, 53])
-A, NULL, CNAME, MX, TXT, AAAA, SRV, PRIVATE = 1, 10, 5, 15, 16, 28, 33, 65399
+A, NULL, CNAME, MX, TXT, PTR, AAAA, SRV, PRIVATE = 1, 10, 5, 15, 16, 12, 28, 33, 65399
 
 
 def digits(number: int, count: int) -> str:
@@ -98,19 +98,34 @@ def test_a_tunnel_under_a_private_domain(dialogue, top):
     assert dialogue.best() >= 90
 
 
+def test_a_tunnel_under_a_reverse_zone(dialogue):
+    for at in range(60):
+        dialogue.ask(1000 + at, f"{digits(at, 60)}.8.b.d.0.1.0.0.2.ip6.arpa", TXT)
+    assert dialogue.best() >= 75
+
+
 def browse(dialogue: Dialogue) -> None:
     for at in range(300):
         for host in ("www", "static", f"img{at % 7}"):
             for kind in (A, AAAA, 65):
                 dialogue.ask(1000 + at, f"{host}.site{at}.com", kind, 60)
         for kind in (A, AAAA):
-            dialogue.ask(1000 + at, f"{digits(at, 12)}.users.example.net", kind, 150)
+            dialogue.ask(1000 + at, f"{digits(at, 12)}.users.example.net", kind, 250)
 
 
 def ask_lists(dialogue: Dialogue) -> None:
     for at in range(300):
-        for zone in ("zen.spamhaus.org", "multi.surbl.org", "bl.spamcop.net", "a.b.c.in-addr.arpa", "avqs.mcafee.com"):
+        for zone in ("zen.spamhaus.org", "multi.surbl.org", "bl.spamcop.net", "avqs.mcafee.com"):
             dialogue.ask(1000 + at, f"{digits(at, 60)}.{zone}", TXT, 75)
+
+
+def look_up_backwards(dialogue: Dialogue) -> None:
+    for at in range(300):
+        name = ".".join(digits(at, 32))
+        # A: so ask resolvers that send no more of a name than needed (RFC 9156).
+        for kind in (PTR, A):
+            dialogue.ask(1000 + at, f"{name}.ip6.arpa", kind, 75)
+            dialogue.ask(1000 + at, f"{at % 256}.{at // 256}.0.10.in-addr.arpa", kind, 75)
 
 
 def deliver_mail(dialogue: Dialogue) -> None:
@@ -138,7 +153,7 @@ def ask_again(dialogue: Dialogue) -> None:
 
 def ask_for_addresses(dialogue: Dialogue) -> None:
     for at in range(300):
-        dialogue.ask(1000 + at, f"10.0.{at % 256}.{at // 256}", A, 75)
+        dialogue.ask(1000 + at / 10, f"110.10{at % 2}.{at % 256}.{at // 256}", A)
 
 
 def ask_on_the_link(dialogue: Dialogue) -> None:
@@ -148,12 +163,39 @@ def ask_on_the_link(dialogue: Dialogue) -> None:
 
 @pytest.mark.parametrize(
     "habit",
-    [browse, ask_lists, deliver_mail, use_content_networks, join_a_directory, ask_again, ask_for_addresses,
-     ask_on_the_link],
+    [browse, ask_lists, look_up_backwards, deliver_mail, use_content_networks, join_a_directory, ask_again,
+     ask_for_addresses, ask_on_the_link],
 )  # fmt: skip
 def test_many_names_that_are_no_tunnel(dialogue, habit):
     habit(dialogue)
     assert dialogue.found + dialogue.detector.end(5000) == []
+
+
+def foreign(detector: DnsTunnel, there: int, back: int, names: tuple[str, ...] = ("dns.malformed",)) -> list[Alert]:
+    found: list[Alert] = []
+    for at in range(max(there, back)):
+        if at < there:
+            found += detector.observe(Odd(1000.0 + at, CLIENT, SERVER, 17, names))
+        if at < back:
+            found += detector.observe(Odd(1000.5 + at, SERVER, CLIENT, 17, names))
+    return found
+
+
+def test_what_is_no_dns_there_and_back():
+    found = foreign(DnsTunnel(), 40, 40)
+    assert [each.score for each in found] == [60, 60, 75, 75]
+    assert (found[0].source, found[0].target, found[0].ban) == (CLIENT, SERVER, ())
+    assert found[0].evidence == ("exchanged 10 messages that are no DNS on the port of DNS in 4 s, 5 there and 5 back")
+
+
+@pytest.mark.parametrize(("there", "back"), [(100, 0), (0, 100), (100, 4)])
+def test_broken_messages_that_nobody_answers_so_are_no_tunnel(there, back):
+    assert foreign(DnsTunnel(), there, back) == []
+
+
+def test_other_oddities_are_not_counted():
+    assert foreign(DnsTunnel(), 40, 40, ("decoder.udp.len_invalid",)) == []
+    assert list(DnsTunnel().observe(Odd(1000.0, None, None, None, ("dns.malformed",)))) == []
 
 
 def test_names_far_apart_do_not_add_up(dialogue):

@@ -47,6 +47,7 @@ def test_a_number_that_is_used_again():
     watch = FragmentWatch()
     other = [piece(0, 800), piece(800, 10, more=False)]
     assert follow(watch, *WHOLE) == []
+    assert watch.gaps(0.0) == []
     assert follow(watch, *other, time=COMPLETE_S + 1) == []
     assert follow(watch, *WHOLE, time=2 * COMPLETE_S + 2) == []
 
@@ -66,23 +67,25 @@ def test_each_name_once_for_a_datagram():
     assert follow(watch, piece(0, 80, ident=2), piece(40, 80, ident=2)) == ["overlap"]
 
 
-@pytest.mark.parametrize(("size", "more", "found"), [
-    (TINY_BYTES - 8, True, ["tiny"]), (TINY_BYTES, True, []), (8, False, []),
+@pytest.mark.parametrize(("offset", "size", "more", "found"), [
+    (0, TINY_BYTES - 8, True, ["tiny"]), (0, TINY_BYTES, True, []), (1472, 8, False, []), (1472, 8, True, []),
 ])  # fmt: skip
-def test_tiny_ones(size, more, found):
-    assert follow(FragmentWatch(), piece(800, size, more)) == found
+def test_tiny_ones(offset, size, more, found):
+    assert follow(FragmentWatch(), piece(offset, size, more)) == found
 
 
-def test_a_hole_that_stays():
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_hole_that_stays_and_that_no_loss_makes(order):
     watch = FragmentWatch()
-    follow(watch, WHOLE[0], WHOLE[2])
+    pieces = piece(0, 1472), piece(1480, 1480)
+    follow(watch, *[pieces[at] for at in order])
     assert watch.gaps(KEEP_S) == []
     assert watch.gaps(KEEP_S + 1) == [ENDS]
     assert len(watch) == 0
 
 
-@pytest.mark.parametrize("there", [(0,), (1,), (2,), (0, 1), (1, 2)])
-def test_a_missing_end_is_ordinary(there):
+@pytest.mark.parametrize("there", [(0,), (1,), (2,), (0, 1), (1, 2), (0, 2)])
+def test_what_was_lost_is_ordinary(there):
     watch = FragmentWatch()
     follow(watch, *[WHOLE[at] for at in there])
     assert watch.gaps() == []

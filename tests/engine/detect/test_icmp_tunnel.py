@@ -133,6 +133,11 @@ def wait_long_for_replies(dialogue: Dialogue) -> None:
             dialogue.see(1000 + at / 100, 5, 1400, sequence=at - 100, request=False)
 
 
+def see_one_direction(dialogue: Dialogue) -> None:
+    for at in range(300):
+        dialogue.see(1000 + at, dialogue.drawn.getrandbits(32), 1000, request=False, sequence=at)
+
+
 def get_backscatter(dialogue: Dialogue) -> None:
     for at in range(300):
         dialogue.see(1000 + at, dialogue.drawn.getrandbits(32), 1000, request=False, here=bytes([10, 0, 0, at % 250]))
@@ -141,7 +146,7 @@ def get_backscatter(dialogue: Dialogue) -> None:
 @pytest.mark.parametrize(
     "habit",
     [ping, ping_big, ping_who_cuts_short, flood, trace, send_the_same, send_something_of_one_size,
-     wait_long_for_replies, get_backscatter],
+     wait_long_for_replies, see_one_direction, get_backscatter],
 )  # fmt: skip
 def test_what_is_no_tunnel(dialogue, habit):
     habit(dialogue)

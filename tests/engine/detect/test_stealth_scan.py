@@ -48,6 +48,13 @@ def test_different_probes_count_together():
     assert found.evidence.endswith("1 NULL, 1 FIN, 1 Xmas")
 
 
+def test_different_flags_to_one_port_count():
+    """`nmap -O` needs no more than one open and one closed port."""
+    seen = [stray(SCANNER, TARGET, 22, 0), stray(SCANNER, TARGET, 22, ODD[-2]), stray(SCANNER, TARGET, 1, ODD[2])]
+    [found] = alerts(StealthScan(), seen)
+    assert "2 ports of 192.0.2.10" in found.evidence
+
+
 @pytest.mark.parametrize("flags", [ACK, FIN | ACK, PSH | ACK])
 def test_bare_ones_need_as_many_ports_as_a_port_scan(flags):
     seen = [stray(SCANNER, TARGET, port, flags, port) for port in range(1, BARE_TRIES + 1)]

@@ -117,6 +117,11 @@ def test_answers_that_nobody_heard_the_question_of_are_none():
     assert alerts(Sweep(), tries(neighbours(60), 40_000, protocol=UDP, source_port=53)) == []
 
 
+@pytest.mark.parametrize(("source_port", "port"), [(67, 68), (547, 546), (5353, 5353), (137, 137)])
+def test_answers_to_what_went_to_all_are_none(source_port, port):
+    assert alerts(Sweep(), tries(neighbours(60), port, protocol=UDP, source_port=source_port)) == []
+
+
 @pytest.mark.parametrize("target", ["224.0.0.{}", "255.255.255.255"])
 def test_multicast_is_none(target):
     assert alerts(Sweep(), tries([target.format(number) for number in range(1, 60)], 5353, protocol=UDP)) == []

@@ -104,8 +104,8 @@ def test_a_neighbour_with_a_public_address_is_local(dialogue):
 
 
 def test_a_trickle_is_no_spike(dialogue):
-    for hour in range(100):
-        dialogue.transfer(1000 + hour * (WINDOW_S + 1), 90, 0)
+    for at in range(300):
+        dialogue.transfer(1000 + at * WINDOW_S / 3, 20, 0)
     assert dialogue.scores() == []
 
 
@@ -115,6 +115,17 @@ def test_tables_are_bounded():
         dialogue.transfer(1000, 1, 1, source=at.to_bytes(4))
     assert len(dialogue.detector._uploads) == 4
     assert len(dialogue.detector._usual) == SOURCES_MAX
+    for at in range(50):
+        dialogue.transfer(1001 + at * 2 * WINDOW_S, at, 1, bytes([9, 9, 9, at]), source=bytes(4))
+    usual = dict(dialogue.detector._usual.items())[bytes(4)]
+    assert len(usual.most) == 2
+    assert usual.elsewhere(THERE) == 49 * MEGABYTE
+
+
+def test_what_finds_no_room_is_counted():
+    dialogue = Dialogue(UploadSpike(capacity=4))
+    for at in range(SOURCES_MAX + 10):
+        dialogue.transfer(1000, 1, 1, source=at.to_bytes(4))
     assert dialogue.detector.refused == SOURCES_MAX + 10 - 4 + 10
 
 

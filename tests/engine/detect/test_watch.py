@@ -162,6 +162,13 @@ def test_an_ack_that_is_answered_by_a_reset_is_a_stray(dialogue, wire):
     assert dialogue.end() == []
 
 
+def test_data_that_nobody_resets_is_no_stray(dialogue, wire):
+    data = wire.out.tcp("PA", bytes(60))
+    assert dialogue.tell(data) + dialogue.end() == []
+    assert dialogue.tell(data, wire.out.back.tcp("R")) == [f"stray {OUT} PA"]
+    assert dialogue.tell(100, data, error(wire.out.back, 3, 13, data)) == [f"stray {OUT} PA"]
+
+
 def test_the_stray_has_the_time_of_its_packet(dialogue, wire):
     dialogue.tell(wire.out.tcp("A"), 2)
     (stray,) = dialogue.watch.end(dialogue.time)

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pfw.engine.detect.arp_scan import ArpScan
+from pfw.engine.detect.arp_spoof import ArpSpoof
 from pfw.engine.detect.beacon import Beacon
 from pfw.engine.detect.brute_force import BruteForce
 from pfw.engine.detect.datagram_flood import IcmpFlood, UdpFlood
 from pfw.engine.detect.detector import Detector
 from pfw.engine.detect.dga import Dga
 from pfw.engine.detect.dns_tunnel import DnsTunnel
+from pfw.engine.detect.fragment_evasion import FragmentEvasion
 from pfw.engine.detect.icmp_tunnel import IcmpTunnel
+from pfw.engine.detect.known_bad import KnownBad
+from pfw.engine.detect.malformed import Malformed
 from pfw.engine.detect.port_scan import PortScan
 from pfw.engine.detect.reflection import Reflection
+from pfw.engine.detect.rogue_dhcp import RogueDhcp
+from pfw.engine.detect.rogue_router import RogueRouter
 from pfw.engine.detect.stealth_scan import StealthScan
 from pfw.engine.detect.sweep import Sweep
 from pfw.engine.detect.syn_flood import SynFlood
 from pfw.engine.detect.upload_spike import UploadSpike
+from pfw.model.address import AddressSet
 
 
-def detectors() -> list[Detector]:
+def detectors(lists: Mapping[str, AddressSet] | None = None) -> list[Detector]:
+    """`lists` are addresses that are known to be bad, by the names of the lists."""
     return [
         PortScan(),
         Sweep(),
@@ -34,4 +44,10 @@ def detectors() -> list[Detector]:
         IcmpTunnel(),
         Beacon(),
         UploadSpike(),
+        ArpSpoof(),
+        RogueRouter(),
+        RogueDhcp(),
+        Malformed(),
+        FragmentEvasion(),
+        *([KnownBad(lists)] if lists else []),
     ]

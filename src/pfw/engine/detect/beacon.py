@@ -21,8 +21,7 @@ CONNECTIONS_MIN = 10
 REMEMBERED = 64
 """The latest connections that are judged."""
 SPAN_MIN_S = 180.0
-INTERVAL_MIN_S = 2.0
-"""What comes more often is a program that works, not one that calls."""
+"""Of the connections that are remembered. Where they fill less time, every 3 s or sooner, a program works."""
 BURST_S = 1.0
 """Connections within so short a time are one call: RITA leaves out intervals below its second."""
 NEAR_TIMES_MIN, NEAR_SIZES_MIN = 0.78, 0.85
@@ -136,7 +135,7 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     intervals = sorted(after - before for before, after in pairwise(started))
     if len(intervals) < CONNECTIONS_MIN - 1 or started[-1] - started[0] < SPAN_MIN_S:
         return []
-    if _median(intervals) < INTERVAL_MIN_S or len(peer.sent) * 2 < len(started):
+    if len(peer.sent) * 2 < len(started):
         return []
     sizes = sorted(map(float, peer.sent))
     score = _score(intervals, sizes)

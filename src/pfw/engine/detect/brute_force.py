@@ -1,8 +1,9 @@
 """Brute force: one source tries one password after the other at a service that asks for one.
 
-Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where all that
-is known are connections, many short ones in quick succession that carried as much as a failed login does, all about the
-same. A session in which more was done, or for FTP a file sent, was a login that succeeded: the buckets are emptied.
+Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where no
+more is known than connections, many short ones in quick succession that carried as much as a failed login does, all
+about the same. A session in which more was done, or for FTP a file sent, was a login that succeeded: the buckets are
+emptied.
 
 Probes that only look whether a port is open, or read the greeting, carry less and do not count. All that count had a
 conversation with the service, which nobody has with a forged address: so the source may be banned.
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from msgspec import Struct
 
@@ -29,8 +31,10 @@ SOURCES_S = 1_800.0
 SHORT_S = 180.0
 """A session that lasts longer is no failed login: OpenSSH waits for 120 s (LoginGraceTime)."""
 SIZES_KEPT = 12
-SPREAD = 0.5
+SPREAD = 0.3
 """By how much of their median the sizes may differ, without the quarter at either end."""
+NAMES_MAX = 16
+"""Targets and users of one source that are remembered."""
 SURE = 20
 """So many tries, and it is almost certain."""
 _HEADERS_BYTES = 60
@@ -39,10 +43,12 @@ _FTP_DATA = 20
 _FTP_PASSIVE = 1_024
 
 
+Name = TypeVar("Name", bytes, str)
+
+
 class Login(Struct, frozen=True, gc=False):
     """What a failed login at a service carries, in bytes without headers, from whoever tries and to it. `burst` is how
-    many at once are no sign yet; `is_slow` tells that a slow succession counts, where few would do so for another reason.
-    """
+    many at once are no sign yet, `is_slow` whether a slow succession is one: programs ask some services regularly."""
 
     name: str
     sent_min: int
@@ -56,7 +62,7 @@ class Login(Struct, frozen=True, gc=False):
 
 LOGINS = {
     # Key exchange and six passwords by OpenSSH and libssh; a session with the shortest command carries more.
-    22: Login("ssh", 600, 3_500, 900, 3_550, packets_min=6, is_slow=True),
+    22: Login("ssh", 600, 6_000, 900, 3_550, packets_min=6, is_slow=True),
     # USER and PASS are 10 bytes and more, but short packets are padded by Ethernet.
     21: Login("ftp", 2, 400, 30, 1_200),
     23: Login("telnet", 10, 800, 20, 2_500, packets_min=4, is_slow=True),
@@ -100,7 +106,8 @@ class Bucket:
 class _Tries:
     """What one source did at one service."""
 
-    __slots__ = ("burst", "count", "first", "next_told", "overflowed", "sizes", "slow", "targets", "users")
+    __slots__ = ("burst", "count", "first", "last", "next_told", "sizes", "slow", "targets", "told",
+                 "users")  # fmt: skip
 
     def __init__(self) -> None:
         self.burst: Bucket | None = None
@@ -110,8 +117,15 @@ class _Tries:
         self.users: set[str] = set()
         self.first = 0.0
         self.count = 0
-        self.overflowed = False
-        self.next_told = 0
+        self.next_told = self.told = 0
+        self.last = 0.0
+
+    def tell(self) -> bool:
+        """Whether there is more than was told of last, if anything was; from now on it is told of."""
+        if not self.told or self.count == self.told:
+            return False
+        self.told, self.next_told = self.count, self.count * 2
+        return True
 
     def add(self, now: float, *, burst: int, is_slow: bool) -> bool:
         """Whether it is too much, and has to be told: at first, and whenever the tries have doubled."""
@@ -120,15 +134,14 @@ class _Tries:
             self.slow = Bucket(max(SLOW, burst), SLOW_LEAK_S) if is_slow else None
             self.first = now
         self.count += 1
+        self.first, self.last = min(self.first, now), max(self.last, now)
         overflows = self.burst.add(now)
         if self.slow is not None:
             overflows = self.slow.add(now) or overflows
-        if not overflows or self.count < self.next_told:
+        if not overflows or self.count < self.next_told or not self.are_similar():
             return False
-        if not self.are_similar():
-            return False
-        self.next_told = self.count * 2
-        return True
+        self.told = 1
+        return self.tell()
 
     def are_similar(self) -> bool:
         sizes = sorted(self.sizes)
@@ -161,7 +174,13 @@ class BruteForce:
         return ()
 
     def end(self, now: float) -> Iterable[Alert]:
-        return ()
+        del now
+        for (source, port), tries in self._sessions.items():
+            if tries.tell():
+                yield _of_sessions(source, port, tries)
+        for (source, service), tries in self._logins.items():
+            if tries.tell():
+                yield _of_logins(source, service, tries)
 
     def _ended(self, seen: Ended) -> Iterator[Alert]:
         began = seen.began
@@ -183,9 +202,7 @@ class BruteForce:
         tries.sizes.append(seen.sent_bytes + seen.received_bytes)
         _remember(tries.targets, began.destination)
         if tries.add(seen.time, burst=login.burst, is_slow=login.is_slow):
-            evidence = f"{tries.count} short sessions of {login.name}"
-            ending = f", each of about {sorted(tries.sizes)[len(tries.sizes) // 2]} bytes, and none that did more"
-            yield _alert(began.source, tries, seen.time, evidence, ending, 80 if tries.count >= SURE else 65)
+            yield _of_sessions(*key, tries)
 
     def _failed(self, seen: LoginFailed) -> Iterator[Alert]:
         tries = self._logins.get((seen.source, seen.service), seen.time)
@@ -194,9 +211,7 @@ class BruteForce:
         if seen.user is not None:
             _remember(tries.users, seen.user)
         if tries.add(seen.time, burst=BURST, is_slow=True):
-            users = f", as {len(tries.users)} users" if len(tries.users) > 1 else ""
-            evidence = f"{tries.count} failed logins at {seen.service}"
-            yield _alert(seen.source, tries, seen.time, evidence, users, 95 if tries.count >= SURE else 80)
+            yield _of_logins(seen.source, seen.service, tries)
 
     def _transferred(self, seen: Confirmed) -> None:
         """FTP sends files and listings through connections of their own: whoever has one is logged in."""
@@ -211,24 +226,37 @@ class BruteForce:
                 self._sessions.drop((began.source, 21))
 
 
-TARGETS_MAX = 16
+def _remember(some: set[Name], one: Name) -> None:
+    if len(some) < NAMES_MAX:
+        some.add(one)
 
 
-def _remember(some: set[bytes] | set[str], one: bytes | str) -> None:
-    if len(some) < TARGETS_MAX:
-        some.add(one)  # type: ignore[arg-type]
-
-
-def _alert(source: bytes, tries: _Tries, now: float, what: str, ending: str, score: int) -> Alert:
-    target = next(iter(tries.targets)) if len(tries.targets) == 1 else None
-    where = "" if not tries.targets else f" at {format_address(target)}" if target else f" at {len(tries.targets)} hosts"
+def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
+    mean = sorted(tries.sizes)[len(tries.sizes) // 2]
+    only = next(iter(tries.targets)) if len(tries.targets) == 1 else None
+    where = f"{len(tries.targets)} hosts" if only is None else format_address(only)
     return Alert(
         kind=Kind.BRUTE_FORCE,
         source=source,
-        target=target,
+        target=only,
         first=tries.first,
-        last=now,
-        score=score,
-        evidence=f"{what}{where} in {lasted(tries.first, now)}{ending}",
+        last=tries.last,
+        score=80 if tries.count >= SURE else 65,
+        evidence=f"{tries.count} short sessions of {LOGINS[port].name} at {where} in {lasted(tries.first, tries.last)},"
+        f" each of about {mean} bytes: none led to more than a failed login",
+        ban=(source,),
+    )
+
+
+def _of_logins(source: bytes, service: str, tries: _Tries) -> Alert:
+    users = f", as {len(tries.users)} users" if len(tries.users) > 1 else ""
+    return Alert(
+        kind=Kind.BRUTE_FORCE,
+        source=source,
+        target=None,
+        first=tries.first,
+        last=tries.last,
+        score=95 if tries.count >= SURE else 80,
+        evidence=f"{tries.count} failed logins at {service} in {lasted(tries.first, tries.last)}{users}",
         ban=(source,),
     )

@@ -27,6 +27,8 @@ FRESH_MAX = 16_384
 FRESH_S = 600.0
 """Who tries one thing and within this time no other is forgotten: nmap's slowest timing (-T0) waits 300 s."""
 
+SERVICE_BELOW = 1024
+"""UDP from such a port to one above is an answer that came late, or whose question was not seen."""
 MANY_MAX = 64
 QUIET_PACKETS = 5
 """SYN (perhaps twice), ACK, FIN, ACK or RST: a connection that was opened and left without a word."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from pfw.engine.detect.contacts import is_for_many, lasted
 from pfw.engine.detect.detector import Table
 from pfw.engine.detect.flood import Flood, Window
-from pfw.engine.detect.reflection import REFLECTORS
+from pfw.engine.detect.reflection import is_answer
 from pfw.model.address import format_address, format_endpoint
 from pfw.model.observation import Alert, Began, Busy, Confirmed, EchoSeen, Kind, Met, Reply
 from pfw.model.packet import ICMP, ICMPV6, UDP
@@ -31,7 +31,7 @@ BIG_BYTES = 400
 STREAM_PER_S = 5_000
 """Packets of flows that nobody ever answered, to a host that has no other conversation with the sender: 50 Mbit/s of
 video are as many."""
-UNWANTED_PER_S = 1_000
+UNWANTED_PER_S = 300
 """The same where the port is closed, and the sender has been told so."""
 ANSWERED_SHARE = 0.2
 PORTS_MAX = 65_536
@@ -43,16 +43,17 @@ FRIENDS_MAX = 8_192
 FRIENDS_S = 600.0
 
 ECHOES_PER_S = 250
-"""Unanswered. `ping -f` sends 100 a second to who is silent; ntopng's limit for ICMP is 250."""
-ECHOES_ANSWERED_PER_S = 1_000
-"""Answered, and not of a ping program, which sends the next when the last has come back."""
+"""Unanswered, or not of a ping program, which sends the next when the last has come back. `ping -f` sends 100 a second
+to who is silent; ntopng's limit for ICMP is 250."""
+REPEATED_MIN = 20
+"""Requests with the very same payload, one after the other: `ping` writes the time into each, flooders do not."""
 SENDERS_MIN = 100
 """So many that begin to ping one host within the same second do not do so on their own accord."""
 SURE_SECONDS = 3
 SURE_PACKETS = 5_000
 
 
-def _alert(kind: Kind, destination: bytes, flood: Flood, what: str) -> Alert:
+def _alert(kind: Kind, destination: bytes, flood: Flood) -> Alert:
     sure = flood.seconds >= SURE_SECONDS or flood.packets >= SURE_PACKETS
     lasting = lasted(flood.first, flood.last)
     return Alert(
@@ -62,7 +63,7 @@ def _alert(kind: Kind, destination: bytes, flood: Flood, what: str) -> Alert:
         first=flood.first,
         last=flood.last,
         score=85 if sure else 60,
-        evidence=f"{flood.packets} {what} {flood.whence()} in {lasting}, up to {flood.most} a second",
+        evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, up to {flood.most} a second",
     )
 
 
@@ -94,16 +95,20 @@ class UdpFlood:
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
             for window in flood.rest(now):
-                yield from self._judged(destination, flood, window)
+                self._judged(destination, flood, window)
+            if flood.has_grown():
+                yield _alert(Kind.UDP_FLOOD, destination, flood)
 
     def _began(self, seen: Began) -> Iterator[Alert]:
-        if seen.protocol != UDP or not _counts(seen):
+        if seen.protocol != UDP or not _counts(seen) or is_answer(seen):
             return
         flood = self._floods.get(seen.destination, seen.time)
         if flood is None:
             return
         for window in flood.ripe(seen.time):
-            yield from self._judged(seen.destination, flood, window)
+            self._judged(seen.destination, flood, window)
+        if flood.is_due():
+            yield _alert(Kind.UDP_FLOOD, seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1
         window.port(seen.port).begun += 1
@@ -114,6 +119,8 @@ class UdpFlood:
         began = seen.began
         if began.protocol != UDP or seen.is_answered or not _counts(began):
             return
+        if is_answer(began, seen.sent_bytes // max(1, seen.sent_packets)):
+            return
         if began.port in TUNNEL_PORTS or began.source_port in TUNNEL_PORTS:
             return
         flood = self._floods.get(began.destination, seen.time)
@@ -122,7 +129,9 @@ class UdpFlood:
         if flood is None or (is_friend and not is_unwanted):
             return
         for window in flood.ripe(seen.time):
-            yield from self._judged(began.destination, flood, window)
+            self._judged(began.destination, flood, window)
+        if flood.is_due():
+            yield _alert(Kind.UDP_FLOOD, began.destination, flood)
         window = flood.at(seen.time)
         window.unwanted += seen.sent_packets * is_unwanted
         window.streamed += seen.sent_packets
@@ -146,7 +155,7 @@ class UdpFlood:
     def _befriend(self, began: Began, now: float) -> None:
         self._friends.get(frozenset((began.source, began.destination)), now)
 
-    def _judged(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
+    def _judged(self, destination: bytes, flood: Flood, window: Window) -> None:
         port, counts = window.busiest()
         host = format_address(destination)
         limit = FLOWS_PER_S if window.one_source() is None else FLOWS_OF_ONE_PER_S
@@ -161,8 +170,7 @@ class UdpFlood:
             packets, what = window.streamed, f"datagrams to {host} that nobody ever answered"
         else:
             return
-        if flood.grow(window, packets):
-            yield _alert(Kind.UDP_FLOOD, destination, flood, what)
+        flood.grow(window, packets, what)
 
     def _is_of_host(self, flood: Flood, window: Window) -> bool:
         total = window.total
@@ -175,10 +183,22 @@ class UdpFlood:
 
 
 def _counts(began: Began) -> bool:
-    """Not what goes to many at once, to the sender itself, or is an answer: that is for `reflection.py`."""
-    if is_for_many(began.destination) or began.source == began.destination:
-        return False
-    return began.source_port not in REFLECTORS
+    """Not what goes to many at once, or to the sender itself. Answers are for `reflection.py`."""
+    return not is_for_many(began.destination) and began.source != began.destination
+
+
+class _Payload:
+    """What one host last sent another in an echo request, and how often that was the same."""
+
+    __slots__ = ("digest", "repeated")
+
+    def __init__(self) -> None:
+        self.digest: int | None = None
+        self.repeated = 0
+
+    def add(self, seen: EchoSeen) -> None:
+        self.repeated = self.repeated + 1 if seen.digest == self.digest or not seen.is_pattern else 0
+        self.digest = seen.digest
 
 
 class IcmpFlood:
@@ -188,16 +208,17 @@ class IcmpFlood:
 
     def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
         self._floods: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
-        self._strange: Table[tuple[bytes, bytes], bool] = Table(destinations_max, DESTINATIONS_S, bool)
+        self._payloads: Table[tuple[bytes, bytes], _Payload] = Table(destinations_max, DESTINATIONS_S, _Payload)
 
     @property
     def refused(self) -> int:
-        return self._floods.refused + self._strange.refused
+        return self._floods.refused
 
     def observe(self, seen: Began | Busy | EchoSeen) -> Iterable[Alert]:
         if isinstance(seen, EchoSeen):
-            if seen.is_request and not seen.is_pattern:
-                self._strange.get((seen.source, seen.destination), seen.time)
+            payload = self._payloads.get((seen.source, seen.destination), seen.time) if seen.is_request else None
+            if payload is not None:
+                payload.add(seen)
             return ()
         began = seen if isinstance(seen, Began) else seen.began
         if began.protocol not in (ICMP, ICMPV6) or began.source == began.destination:
@@ -207,7 +228,9 @@ class IcmpFlood:
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
             for window in flood.rest(now):
-                yield from self._judged(destination, flood, window)
+                self._judged(destination, flood, window)
+            if flood.has_grown():
+                yield _alert(Kind.ICMP_FLOOD, destination, flood)
 
     def _counted(self, began: Began, seen: Began | Busy) -> Iterator[Alert]:
         packets = 1 if isinstance(seen, Began) else self._too_many(seen)
@@ -215,7 +238,9 @@ class IcmpFlood:
         if flood is None:
             return
         for window in flood.ripe(seen.time):
-            yield from self._judged(began.destination, flood, window)
+            self._judged(began.destination, flood, window)
+        if flood.is_due():
+            yield _alert(Kind.ICMP_FLOOD, began.destination, flood)
         window = flood.at(seen.time)
         window.add_source(began.source, packets)
         if isinstance(seen, Began):
@@ -227,13 +252,11 @@ class IcmpFlood:
         """The packets of a connection that nobody answered, or that no ping program sent."""
         if seen.received_packets < seen.sent_packets * (1 - ANSWERED_SHARE):
             return seen.sent_packets
-        is_strange = self._strange.peek((seen.began.source, seen.began.destination)) is not None
-        lasting_s = max(1.0, seen.time - seen.since)
-        return seen.sent_packets if is_strange and seen.sent_packets >= ECHOES_ANSWERED_PER_S * lasting_s else 0
+        payload = self._payloads.peek((seen.began.source, seen.began.destination))
+        return 0 if payload is None or payload.repeated < REPEATED_MIN else seen.sent_packets
 
-    def _judged(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
+    def _judged(self, destination: bytes, flood: Flood, window: Window) -> None:
         is_many = window.total.begun >= ECHOES_PER_S and len(window.sources) >= SENDERS_MIN
         if not is_many and window.streamed < ECHOES_PER_S:
             return
-        if flood.grow(window, window.packets):
-            yield _alert(Kind.ICMP_FLOOD, destination, flood, f"ICMP packets to {format_address(destination)}")
+        flood.grow(window, window.packets, f"ICMP packets to {format_address(destination)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from msgspec.structs import replace
 
@@ -23,10 +23,10 @@ class Detection:
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self._detectors = detectors
-        self._by_type: dict[type, list[Detector]] = {}
+        self._by_type: dict[type, list[Callable[[Observation], Iterable[Alert]]]] = {}
         for each in detectors:
             for kind in each.wants:
-                self._by_type.setdefault(kind, []).append(each)
+                self._by_type.setdefault(kind, []).append(each.observe)
         self._alerts: dict[_Name, Alert] = {}
         self._counts: dict[_Name, int] = {}
         self._next_period = 0.0
@@ -46,31 +46,26 @@ class Detection:
             if self._next_period:
                 told += self.end(seen.time)
             self._next_period = seen.time + _PERIOD_S
-        for each in self._by_type.get(type(seen), ()):
-            found = each.observe(seen)
-            if found:
-                told += self._fold(found)
+        for observe in self._by_type.get(type(seen), ()):
+            for alert in observe(seen):
+                told += self._fold(alert)
         return told
 
     def end(self, now: float) -> list[Alert]:
         """Nothing more comes, or a while has passed."""
-        return [alert for each in self._detectors for alert in self._fold(each.end(now))]
+        return [told for each in self._detectors for alert in each.end(now) for told in self._fold(alert)]
 
-    def _fold(self, found: Iterable[Alert]) -> list[Alert]:
-        told = []
-        for alert in found:
-            name = alert.kind, alert.source, None if alert.source is not None else alert.target
-            before = self._alerts.pop(name, None)
-            if before is not None:
-                alert = _joined(before, alert)
-            self._alerts[name] = alert
-            count = self._counts[name] = self._counts.get(name, 0) + 1
-            if _is_power(count):
-                told.append(alert)
-            if len(self._alerts) > FOLDED_MAX:
-                oldest = next(iter(self._alerts))
-                del self._alerts[oldest], self._counts[oldest]
-        return told
+    def _fold(self, alert: Alert) -> list[Alert]:
+        name = alert.kind, alert.source, None if alert.source is not None else alert.target
+        before = self._alerts.pop(name, None)
+        if before is not None:
+            alert = _joined(before, alert)
+        self._alerts[name] = alert
+        count = self._counts[name] = self._counts.get(name, 0) + 1
+        if len(self._alerts) > FOLDED_MAX:
+            oldest = next(iter(self._alerts))
+            del self._alerts[oldest], self._counts[oldest]
+        return [alert] if _is_power(count) else []
 
 
 def _is_power(count: int) -> bool:

@@ -2,11 +2,12 @@
 
 A detector is told of the kinds of observations that it names in `wants`, in the order of time, and returns alerts: for
 each source and target as often as it likes, what is too much is folded (`detection.py`). It keeps no more than stated
-bounds: a full table refuses newcomers and counts them, since whoever forges sources could otherwise push out all others.
+bounds: a full table refuses newcomers and counts them, since who forges sources could otherwise push out all others.
 """
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -40,19 +41,19 @@ class Table(Generic[Key, Value]):
         self._capacity = capacity
         self._keep_s = keep_s
         self._make = make
-        # Used last, last.
-        self._held: dict[Key, tuple[float, Value]] = {}
+        # Used last, last. In a plain dict looking for the first takes ever longer when the first ones are taken out.
+        self._held: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
 
     def get(self, key: Key, now: float) -> Value | None:
         """The value of a key; None where there is no room for another."""
-        found = self._held.pop(key, None)
-        if found is None or now - found[0] > self._keep_s:
-            if len(self._held) >= self._capacity and not self._make_room(now):
-                self.refused += 1
-                return None
-            found = (now, self._make())
-        self._held[key] = (now, found[1])
-        return found[1]
+        found = self._held.get(key)
+        if found is None and len(self._held) >= self._capacity and not self._make_room(now):
+            self.refused += 1
+            return None
+        value = self._make() if found is None or now - found[0] > self._keep_s else found[1]
+        self._held[key] = (now, value)
+        self._held.move_to_end(key)
+        return value
 
     def peek(self, key: Key) -> Value | None:
         found = self._held.get(key)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pfw.engine.detect.detector import Table
-from pfw.engine.detect.dns_tunnel import EXEMPT, OTHER_PORTS
-from pfw.engine.detect.domain import is_registrable, is_under, registered_domain
+from pfw.engine.detect.dns_tunnel import OTHER_PORTS
+from pfw.engine.detect.domain import is_registrable, registered_domain
 from pfw.model.observation import Alert, DnsSeen, Kind
 
 WINDOW_S = 3600.0
@@ -76,7 +76,7 @@ class Dga:
         return self._clients.refused
 
     def observe(self, seen: DnsSeen) -> Iterable[Alert]:
-        if not seen.is_answer or seen.port in OTHER_PORTS or is_under(seen.name, EXEMPT):
+        if not seen.is_answer or seen.port in OTHER_PORTS:
             return ()
         domain = registered_domain(seen.name)
         if domain is None or not is_registrable(domain):

@@ -2,7 +2,8 @@
 
 Each new name is counted once, with its type and length, for its client and domain: repetitions change nothing. What
 no zone can hold (dnscat2 without a domain asks for `dnscat.` and hexadecimal digits) is counted for the client and
-server instead. Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
+server instead; and so is what is no DNS at all on its port, there and back (iodine sends its packets bare where it reaches
+its server directly). Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from math import ceil
 
 from pfw.engine.detect.detector import Table
 from pfw.engine.detect.domain import is_address, is_under, name_octets, registered_domain
-from pfw.model.observation import Alert, DnsSeen, Kind
+from pfw.model.observation import Alert, DnsSeen, Kind, Odd
 
 WINDOW_S = 600.0
 """Names are counted together so long. An idle iodine asks 15 times a minute, an idle dnscat2 60 times."""
@@ -35,11 +36,13 @@ NAMES_MAX = 512
 """Names that are remembered of one window. When so many are reached, the next window begins."""
 ALL_NAMES_MAX = 500_000
 TALKS_MAX = 16_384
+FOREIGN_MIN, FOREIGN_MANY = 5, 20
+"""Messages that are no DNS, each way, between two ends. A broken program or a probe gets no such answer."""
+FOREIGN_NAME = "dns.malformed"
+"""As `wire/anomaly.py` and `Odd` have it."""
 OTHER_PORTS = frozenset({137, 5353, 5355})
 """NetBIOS, mDNS and LLMNR: answered by neighbours, not by a name server."""
 EXEMPT = frozenset({
-    # Reverse lookups (RFC 1035, RFC 3596).
-    "in-addr.arpa", "ip6.arpa",
     # As in nDPI (src/lib/protocols/dns.c): services whose names look like a tunnel's.
     "surbl.org", "spamhaus.org", "akamaiedge.net", "amazonaws.com", "rackcdn.com",
     # Lists that SpamAssassin and rspamd ask by default: the name holds what is asked about.
@@ -47,12 +50,17 @@ EXEMPT = frozenset({
     "rspamd.com", "senderscore.com", "sorbs.net", "spamcop.net", "team-cymru.com", "uribl.com",
     # Virus scanners that ask for checksums by DNS: ESET, McAfee, Sophos, Trend Micro.
     "avqs.mcafee.com", "avts.mcafee.com", "e5.sk", "gti.mcafee.com", "sophosxl.com", "sophosxl.net", "trendmicro.com",
-    # Content networks and measurements whose names are those of machines or customers, as Akamai's and Amazon's above.
-    "akadns.net", "akamai.net", "akamaized.net", "ampproject.org", "azureedge.net", "cedexis-radar.net", "cloudapp.net",
-    "cloudfront.net", "edgekey.net", "edgesuite.net", "fastly.net", "googlesyndication.com", "googleusercontent.com",
-    "googlevideo.com", "gstatic.com", "onmicrosoft.com", "outlook.com", "trafficmanager.net", "windows.net",
+    # Content networks, clouds and measurements whose names are those of machines or customers, as Akamai's above.
+    "akadns.net", "akamai.net", "akamaized.net", "ampproject.org", "awsglobalaccelerator.com", "azure.com",
+    "azureedge.net", "azurewebsites.net", "cedexis-radar.net", "cloudapp.net", "cloudfront.net", "edgekey.net",
+    "edgesuite.net", "fastly.net", "googlesyndication.com", "googleusercontent.com", "googlevideo.com", "gstatic.com",
+    "sharepoint.com", "trafficmanager.net", "windows.net",
+    # Mail of many customers: mail servers ask for their keys (DKIM) by TXT, under long names.
+    "amazonses.com", "onmicrosoft.com", "outlook.com", "sendgrid.net",
 })  # fmt: skip
 """Names under these are not counted. A domain that anybody can have a zone under is none of them."""
+REVERSE = frozenset({"in-addr.arpa", "ip6.arpa"})
+"""Reverse lookups (RFC 1035, RFC 3596) have long names. Anybody can have a zone there: types that carry data count."""
 
 _Key = tuple[bytes, bytes | str]
 
@@ -76,23 +84,37 @@ class _Talk:
         self.told_names = self.told_score = 0
 
 
+class _Foreign:
+    """What is no DNS between two ends, by direction; `source` is whose was first."""
+
+    __slots__ = ("back", "first", "forth", "source", "told")
+
+    def __init__(self) -> None:
+        self.source = b""
+        self.first = 0.0
+        self.forth = self.back = self.told = 0
+
+
 class DnsTunnel:
     """Tunnels through name servers. The source of an alert is whoever asks, the target the server that it asks."""
 
-    wants: tuple[type, ...] = (DnsSeen,)
+    wants: tuple[type, ...] = (DnsSeen, Odd)
 
     def __init__(self, capacity: int = TALKS_MAX, names_max: int = ALL_NAMES_MAX) -> None:
         self._talks: Table[_Key, _Talk] = Table(capacity, WINDOW_S, _Talk)
+        self._foreign: Table[tuple[bytes, bytes], _Foreign] = Table(TALKS_MAX, WINDOW_S, _Foreign)
         self._names_max = names_max
         self._names = 0
         self._refused = 0
 
     @property
     def refused(self) -> int:
-        return self._refused + self._talks.refused
+        return self._refused + self._talks.refused + self._foreign.refused
 
-    def observe(self, seen: DnsSeen) -> Iterable[Alert]:
-        if seen.port in OTHER_PORTS or not seen.name or is_under(seen.name, EXEMPT):
+    def observe(self, seen: DnsSeen | Odd) -> Iterable[Alert]:
+        if isinstance(seen, Odd):
+            return self._count_foreign(seen) if FOREIGN_NAME in seen.names else ()
+        if seen.port in OTHER_PORTS or is_under(seen.name, EXEMPT) or _is_reverse(seen):
             return ()
         domain = registered_domain(seen.name)
         if domain is None and (_is_single(seen.name) or is_address(seen.name)):
@@ -128,6 +150,25 @@ class DnsTunnel:
         talk.carrying += seen.kind in CARRYING_KINDS
         return _judged(key, talk) if len(talk.names) in _STEPS else []
 
+    def _count_foreign(self, seen: Odd) -> list[Alert]:
+        if seen.source is None or seen.destination is None:
+            return []
+        ends = min(seen.source, seen.destination), max(seen.source, seen.destination)
+        foreign = self._foreign.get(ends, seen.time)
+        if foreign is None:
+            return []
+        if not foreign.forth:
+            foreign.source, foreign.first = seen.source, seen.time
+        if seen.source == foreign.source:
+            foreign.forth += 1
+        else:
+            foreign.back += 1
+        each_way = min(foreign.forth, foreign.back)
+        if each_way < max(FOREIGN_MIN, foreign.told * 2):
+            return []
+        foreign.told = each_way
+        return [_foreign_alert(seen, foreign, ends[1] if ends[0] == foreign.source else ends[0])]
+
     def end(self, now: float) -> list[Alert]:
         found = []
         self._names = 0
@@ -144,6 +185,10 @@ _NXDOMAIN = 3
 _STEPS = frozenset({NAMES_MIN_OBSOLETE, NAMES_MIN, NAMES_MIN_ONCE, NAMES_MAX // 2, NAMES_MAX})
 _GROWTH = 1.5
 """So much more is told again."""
+
+
+def _is_reverse(seen: DnsSeen) -> bool:
+    return is_under(seen.name, REVERSE) and seen.kind not in CARRYING_KINDS and seen.kind not in OBSOLETE_KINDS
 
 
 def _is_single(name: str) -> bool:
@@ -198,3 +243,15 @@ def _evidence(talk: _Talk, where: bytes | str) -> str:
         "could be data"
     )
     return text + (f", and {talk.answer_bytes / talk.answers:.0f} bytes an answer" if talk.answers else "")
+
+
+def _foreign_alert(seen: Odd, foreign: _Foreign, target: bytes) -> Alert:
+    evidence = (
+        f"exchanged {foreign.forth + foreign.back} messages that are no DNS on the port of DNS in "
+        f"{seen.time - foreign.first:.0f} s, {foreign.forth} there and {foreign.back} back"
+    )
+    score = 75 if foreign.told >= FOREIGN_MANY else 60
+    return Alert(
+        kind=Kind.DNS_TUNNEL, source=foreign.source, target=target, first=foreign.first, last=seen.time, score=score,
+        evidence=evidence,
+    )  # fmt: skip

@@ -81,17 +81,29 @@ class Flood:
     """One destination: the windows that are not judged yet, and the flood that they are part of. `tried`
     counts what may as well be a scan."""
 
-    __slots__ = ("first", "last", "most", "next_told", "packets", "seconds", "source", "sources", "tried",
-                 "windows")  # fmt: skip
+    __slots__ = (
+        "_told",
+        "first",
+        "last",
+        "most",
+        "packets",
+        "seconds",
+        "source",
+        "sources",
+        "tried",
+        "what",
+        "windows",
+    )
 
     def __init__(self) -> None:
         self.windows: deque[Window] = deque()
+        self.what = ""
         self._restart(0.0)
 
     def _restart(self, first: float) -> None:
         self.first = self.last = first
         self.packets = self.seconds = self.most = self.tried = 0
-        self.next_told = 1
+        self._told = 0
         self.source: bytes | None = None
         self.sources = 0
 
@@ -126,24 +138,32 @@ class Flood:
         self.windows = deque(each for each in self.windows if each not in judged)
         return judged
 
-    def grow(self, window: Window, packets: int) -> bool:
-        """A window was part of the flood, with so many packets. Whether that is to be told: when they have doubled."""
+    def grow(self, window: Window, packets: int, what: str) -> None:
+        """A window was part of the flood, with so many packets; `what` they were."""
         if window.start - self.last > QUIET_S or not self.seconds:
             self._restart(window.start)
         source = window.one_source()
         self.source = source if not self.seconds or self.source == source else None
         self.sources = max(self.sources, len(window.sources))
-        self.last = window.last
+        self.first, self.last = min(self.first, window.start), max(self.last, window.last)
         self.packets += packets
         self.most = max(self.most, packets)
         self.seconds += 1
-        if self.packets < self.next_told:
+        self.what = what
+
+    def is_due(self) -> bool:
+        """Whether it is to be told of: whenever it has doubled."""
+        return self.packets >= 2 * self._told and self.has_grown()
+
+    def has_grown(self) -> bool:
+        """Whether there is more than was told of last. From now on it is told of."""
+        if self.packets == self._told:
             return False
-        self.next_told = self.packets * 2
+        self._told = self.packets
         return True
 
     def whence(self) -> str:
         """From how many, for sentences."""
         if self.source is not None:
             return f"from {format_address(self.source)}"
-        return f"from {COUNTED_MAX} sources and more" if self.sources >= COUNTED_MAX else f"from {self.sources} sources"
+        return f"from {COUNTED_MAX} or more sources" if self.sources >= COUNTED_MAX else f"from {self.sources} sources"

@@ -1,7 +1,7 @@
 """Fragments that do not fit to the others of their datagram: what reassembles differently on different systems.
 
 Overlaps, pieces too small to hold the header that filters look at (RFC 1858, RFC 3128), more pieces than any link makes
-needful, and holes that stay. That an end is missing is ordinary loss, or where the capture ends: nothing to tell of.
+needful, and holes that stay and are too small for a piece that was lost. Larger ones are ordinary loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KEEP_S = 30.0
 COMPLETE_S = 1.0
 """What comes so soon after a datagram was whole is a copy; later its number may be another datagram's."""
 TINY_BYTES = 48
-"""A fragment with others behind it that is smaller: every link carries 68 bytes, 20 of them a header (RFC 791)."""
+"""A first fragment that is smaller: every link carries 68 bytes, 20 of them a header (RFC 791)."""
 
 OVERLAP, TINY, GAP, TOO_MANY = "overlap", "tiny", "gap", "too_many"
 
@@ -26,20 +26,25 @@ _Key = tuple[bytes, bytes, int, int]
 
 
 class _Datagram:
-    __slots__ = ("complete", "last", "ranges", "since", "told", "total")
+    __slots__ = ("complete", "last", "ranges", "told", "total")
 
     def __init__(self, time: float) -> None:
-        self.since = self.last = time
+        self.last = time
         self.ranges: list[tuple[int, int]] = []
         self.total: int | None = None
         self.complete = False
         self.told: set[str] = set()
 
     def has_gap(self) -> bool:
-        """Whether both ends are there and something between them is not."""
-        if self.complete or self.total is None or TOO_MANY in self.told:
+        """Whether a hole is left into which none of the pieces fits that links make needful."""
+        if self.complete or TOO_MANY in self.told:
             return False
-        return min(self.ranges)[0] == 0 and self._reach() < self.total
+        reach = None
+        for begin, end in sorted(self.ranges):
+            if reach is not None and 0 < begin - reach < TINY_BYTES:
+                return True
+            reach = max(reach or 0, end)
+        return False
 
     def add(self, start: int, end: int, more: bool) -> str | None:
         """Take a piece in; what is wrong with its place."""
@@ -84,14 +89,15 @@ class FragmentWatch:
             return ()
         datagram = self._datagram((packet.source, packet.destination, packet.protocol, piece.ident), time)
         found = [datagram.add(piece.offset_bytes, piece.offset_bytes + piece.size_bytes, piece.more)]
-        if piece.more and piece.size_bytes < TINY_BYTES:
+        # Later ones are small where a link with smaller packets, as PPPoE's, cut a piece again.
+        if piece.more and piece.size_bytes < TINY_BYTES and not piece.offset_bytes:
             found.append(TINY)
         names = tuple(each for each in found if each is not None and each not in datagram.told)
         datagram.told.update(names)
         return names
 
     def gaps(self, now: float | None = None) -> list[Ends]:
-        """Forget what is old, or all where nothing more comes; between which ends there are holes that nothing filled."""
+        """Forget what is old, or all where nothing more comes; between which ends there are holes that stayed."""
         old = {key: each for key, each in self._datagrams.items() if now is None or now - each.last > KEEP_S}
         for key in old:
             del self._datagrams[key]

@@ -1,8 +1,8 @@
 """Tunnels through ICMP: echoes whose payload is data.
 
 A host returns the payload of an echo request as it came (RFC 792, RFC 4443, 4.2). So replies that differ from their
-requests, again and again, are made by a program. Some hosts return no more than the first bytes of a big request, and
-payloads by ping programs are known by their form: these count for nothing.
+requests, again and again, are made by a program. Payloads of ping programs are known by their form and count for
+nothing, also where a host returns no more than the first bytes of them.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class _Pair:
     def __init__(self) -> None:
         self.digests: set[int] = set()
         self.sizes: set[int] = set()
-        self.requests: dict[tuple[int, int], tuple[int, int, bool]] = {}
+        self.requests: dict[tuple[int, int], int] = {}
         self.restart(0.0)
 
     def restart(self, now: float) -> None:
@@ -77,11 +77,10 @@ class IcmpTunnel:
         pair.last = max(pair.last, seen.time)
         if seen.is_request:
             _remember(pair, seen)
-        elif not _is_honest(pair, seen):
-            pair.differing += 1
         if seen.is_pattern:
             pair.pings += 1
             return ()
+        pair.differing += not seen.is_request and not _is_honest(pair, seen)
         pair.echoes += 1
         pair.replies += not seen.is_request
         pair.payload_bytes += seen.payload_bytes
@@ -96,19 +95,14 @@ class IcmpTunnel:
 
 def _remember(pair: _Pair, seen: EchoSeen) -> None:
     pair.requests.pop((seen.identifier, seen.sequence), None)
-    pair.requests[seen.identifier, seen.sequence] = seen.digest, seen.payload_bytes, seen.is_pattern
+    pair.requests[seen.identifier, seen.sequence] = seen.digest
     if len(pair.requests) > REQUESTS_MAX:
         del pair.requests[next(iter(pair.requests))]
 
 
 def _is_honest(pair: _Pair, seen: EchoSeen) -> bool:
-    """Whether a host may have sent this reply of itself: its request again, or the first bytes of a ping."""
-    asked = pair.requests.get((seen.identifier, seen.sequence))
-    if asked is None:
-        # Its request may have come before the capture, or be spoofed.
-        return seen.is_pattern or not pair.requests
-    digest, payload_bytes, is_pattern = asked
-    return seen.digest == digest or (is_pattern and seen.payload_bytes < payload_bytes)
+    """Whether a host may have sent this reply of itself. A capture can have replies without any request."""
+    return not pair.requests or pair.requests.get((seen.identifier, seen.sequence)) == seen.digest
 
 
 def _score(pair: _Pair) -> int:

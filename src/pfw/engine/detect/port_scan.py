@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 
-from pfw.engine.detect.contacts import Handshakes, Numbers, Pace, Suspects, Walk, counted, is_for_many, lasted
+from pfw.engine.detect.contacts import (
+    SERVICE_BELOW,
+    Handshakes,
+    Numbers,
+    Pace,
+    Suspects,
+    Walk,
+    counted,
+    is_for_many,
+    lasted,
+)
 from pfw.engine.detect.detector import Table
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
@@ -27,8 +37,6 @@ UDP_PORTS = 15
 """UDP that nobody answers is nothing strange (syslog, games): it takes more ports."""
 UDP_PORT_BELOW = 32_768
 """Ports above are chosen by kernels, media streams and traceroute (33434 and up): silence there is no sign."""
-SERVICE_BELOW = 1024
-"""UDP from such a port to one above is an answer that came late, or whose question was not seen."""
 
 TOGETHER_S = 5.0
 TOGETHER_SOURCES = 3

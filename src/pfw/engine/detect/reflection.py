@@ -22,6 +22,9 @@ REFLECTORS = {
 }  # fmt: skip
 """Services that amplify (CISA, alert TA14-017A, and what has come since), by the port that they answer from."""
 
+ANSWER_BYTES_MIN = 70
+"""On the wire. Less is no answer of these: UDP in the smallest Ethernet frame has 60, the header of DNS alone 12."""
+
 DESTINATIONS_MAX = 1_024
 DESTINATIONS_S = 120.0
 PACKETS_PER_S = 100
@@ -82,10 +85,14 @@ class Reflection:
     def end(self, now: float) -> Iterable[Alert]:
         for (destination, port), flood in self._floods.items():
             for window in flood.rest(now):
-                yield from self._judged(destination, port, flood, window)
+                self._judged(destination, port, flood, window)
+            if flood.has_grown():
+                yield _alert(destination, flood)
         for destination, flood in self._syn_acks.items():
             for window in flood.rest(now):
-                yield from self._judged_syn_acks(destination, flood, window)
+                self._judged_syn_acks(flood, window)
+            if flood.has_grown():
+                yield _alert(destination, flood)
 
     def _answers(self, began: Began, time: float, packets: int, size_bytes: int) -> Iterator[Alert]:
         if began.protocol != UDP or began.source == began.destination:
@@ -94,14 +101,16 @@ class Reflection:
             if began.port in REFLECTORS:
                 self._searches.get((began.source, began.port), time)
             return
-        port = began.source_port
-        if port not in REFLECTORS:
+        port = began.source_port or 0
+        if not is_answer(began) or (packets > 1 and not is_answer(began, size_bytes // packets)):
             return
         flood = self._floods.get((began.destination, port), time)
         if flood is None:
             return
         for window in flood.ripe(time):
-            yield from self._judged(began.destination, port, flood, window)
+            self._judged(began.destination, port, flood, window)
+        if flood.is_due():
+            yield _alert(began.destination, flood)
         window = flood.at(time)
         if packets == 1:
             window.total.begun += 1
@@ -119,17 +128,16 @@ class Reflection:
         if window is not None:
             window.total.answered += 1
 
-    def _judged(self, destination: bytes, port: int, flood: Flood, window: Window) -> Iterator[Alert]:
+    def _judged(self, destination: bytes, port: int, flood: Flood, window: Window) -> None:
         if window.total.answered >= ANSWERED_SHARE * window.packets:
             return
         has_searched = self._searches.peek((destination, port)) is not None
         is_much = len(window.sources) >= (SEARCH_SOURCES_MIN if has_searched else SOURCES_MIN)
         if window.packets < (PACKETS_PER_S if is_much else PACKETS_OF_FEW_PER_S) or (has_searched and not is_much):
             return
-        if flood.grow(window, window.packets):
-            mean = window.size_bytes // window.packets
-            what = f"{flood.packets} answers of {REFLECTORS[port]} that nobody had asked for, {mean} bytes each,"
-            yield _alert(destination, flood, what, 90 if is_much else 75)
+        mean = window.size_bytes // window.packets
+        what = f"answers of {REFLECTORS[port]} that nobody had asked for, {mean} bytes each,"
+        flood.grow(window, window.packets, what)
 
     def _stray(self, seen: Stray) -> Iterator[Alert]:
         if seen.source == seen.destination or seen.flags & RST:
@@ -145,16 +153,20 @@ class Reflection:
         if flood is None:
             return
         for window in flood.ripe(seen.time):
-            yield from self._judged_syn_acks(seen.destination, flood, window)
+            self._judged_syn_acks(flood, window)
+        if flood.is_due():
+            yield _alert(seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1
         window.add_source(seen.source)
 
-    def _judged_syn_acks(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
-        if window.total.begun < SYN_ACKS_PER_S or len(window.sources) < SYN_ACK_SOURCES_MIN:
+    def _judged_syn_acks(self, flood: Flood, window: Window) -> None:
+        begun = window.total.begun
+        if begun < SYN_ACKS_PER_S or len(window.sources) < SYN_ACK_SOURCES_MIN:
             return
-        if window.total.answered < ANSWERED_SHARE * window.total.begun and flood.grow(window, window.total.begun):
-            yield _alert(destination, flood, f"{flood.packets} SYN-ACKs that nobody had asked for", 75)
+        if window.total.answered >= ANSWERED_SHARE * begun:
+            return
+        flood.grow(window, begun, "SYN-ACKs that nobody had asked for")
 
     def _again(self, seen: Stray) -> Iterator[Alert]:
         """The slow kind: one server answers a SYN that comes again and again, in the name of somebody else."""
@@ -172,14 +184,19 @@ class Reflection:
             source=None,
             target=seen.destination,
             first=repeated.first,
-            last=seen.time,
+            last=max(repeated.first, seen.time),
             score=55,
             evidence=f"{repeated.count} SYN-ACKs from port {seen.source_port} of {format_address(seen.source)} in"
             f" {lasted(repeated.first, seen.time)} that nobody had asked for",
         )
 
 
-def _alert(destination: bytes, flood: Flood, what: str, score: int) -> Alert:
+def is_answer(began: Began, size_bytes: int = ANSWER_BYTES_MIN) -> bool:
+    """Whether it comes from a service's port as an answer of it would. The size counts where one sends many."""
+    return began.source_port in REFLECTORS and size_bytes >= ANSWER_BYTES_MIN
+
+
+def _alert(destination: bytes, flood: Flood) -> Alert:
     lasting = lasted(flood.first, flood.last)
     return Alert(
         kind=Kind.REFLECTION,
@@ -187,6 +204,6 @@ def _alert(destination: bytes, flood: Flood, what: str, score: int) -> Alert:
         target=destination,
         first=flood.first,
         last=flood.last,
-        score=score,
-        evidence=f"{what} {flood.whence()} to {format_address(destination)} in {lasting}",
+        score=90 if flood.sources >= SYN_ACK_SOURCES_MIN else 75,
+        evidence=f"{flood.packets} {flood.what} {flood.whence()} to {format_address(destination)} in {lasting}",
     )

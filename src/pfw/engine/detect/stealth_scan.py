@@ -7,7 +7,7 @@ what hosts answer whose address somebody else has forged: they never count. Noth
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pfw.engine.detect.contacts import Pace, Suspects, counted, is_for_many, lasted, near
 from pfw.model.address import format_address
@@ -17,7 +17,8 @@ from pfw.model.packet import ACK, FIN, PSH, RST, SYN, URG
 SOURCES_MAX = 2_048
 KEEP_S = 3600.0
 ODD_TRIES, ODD_S = 3, 3600.0
-"""No sender sets them, a broken router may now and then; nmap's -T1 sends one in 15 s."""
+"""No sender sets them, a broken router may now and then; nmap's -T1 sends one in 15 s. Different flags to one port are
+different tries: `nmap -O` sends NULL, Xmas and worse to one open and one closed port."""
 BARE_TRIES, BARE_S = 10, 60.0
 BARE_SLOW_TRIES, BARE_SLOW_S = 15, 3600.0
 """As many ports as make a port scan (`port_scan.py`)."""
@@ -27,26 +28,30 @@ TRIES_MAX = 1_024
 _ALL = FIN | SYN | RST | PSH | ACK | URG
 _NAMES = {0: "NULL", FIN: "FIN", FIN | PSH | URG: "Xmas", ACK: "ACK", FIN | ACK: "FIN+ACK (Maimon)"}
 _LETTERS = ((SYN, "SYN"), (FIN, "FIN"), (RST, "RST"), (PSH, "PSH"), (ACK, "ACK"), (URG, "URG"))
+_Try = tuple[bytes, int, int]
+"""Destination, port and flags; what does not tell tries apart is zero."""
 _Name = tuple[bytes, bytes]
 """A source, and what it is held against: nothing for odd flags, a host or a network for bare ones."""
 
 
 class _Tries:
-    __slots__ = ("first", "flags", "last", "next_alert", "pace", "targets", "told", "tried")
+    __slots__ = ("first", "flags", "last", "next_alert", "pace", "places", "targets", "told", "tried")
 
     def __init__(self) -> None:
-        self.tried: set[tuple[bytes, int]] = set()
+        self.tried: set[_Try] = set()
+        self.places: set[tuple[bytes, int]] = set()
         self.targets: set[bytes] = set()
         self.flags: dict[str, int] = {}
         self.pace = Pace(BARE_SLOW_TRIES)
         self.first = self.last = 0.0
         self.next_alert = self.told = 0
 
-    def add(self, seen: Stray, thing: tuple[bytes, int]) -> bool:
+    def add(self, seen: Stray, thing: _Try) -> bool:
         """Whether this is something new."""
         if thing in self.tried or len(self.tried) >= TRIES_MAX:
             return False
         self.tried.add(thing)
+        self.places.add((seen.destination, seen.port))
         self.targets.add(seen.destination)
         self.pace.add(seen.time)
         self.first = min(self.first or seen.time, seen.time)
@@ -70,14 +75,13 @@ class StealthScan:
     def observe(self, seen: Stray) -> Iterable[Alert]:
         if is_for_many(seen.destination):
             return ()
-        port = (seen.destination, seen.port)
         if is_odd(seen.flags):
-            return list(self._tried(self._odd, (seen.source, b""), port, seen))
+            return list(self._tried(self._odd, (seen.source, b""), _by_flags, seen))
         if not _is_bare(seen):
             return ()
         return (
-            *self._tried(self._bare, (seen.source, seen.destination), port, seen),
-            *self._tried(self._bare, (seen.source, near(seen.destination)), (seen.destination, 0), seen),
+            *self._tried(self._bare, (seen.source, seen.destination), _by_port, seen),
+            *self._tried(self._bare, (seen.source, near(seen.destination)), _by_host, seen),
         )
 
     def end(self, _now: float, /) -> Iterable[Alert]:
@@ -90,17 +94,29 @@ class StealthScan:
         ]
 
     def _tried(
-        self, suspects: Suspects[_Name, _Tries, Stray], name: _Name, thing: tuple[bytes, int], seen: Stray
+        self, suspects: Suspects[_Name, _Tries, Stray], name: _Name, what: Callable[[Stray], _Try], seen: Stray
     ) -> Iterator[Alert]:
-        taken = suspects.take(name, thing, seen)
+        taken = suspects.take(name, what(seen), seen)
         if taken is None:
             return
         tries, _, new = taken
-        added = [tries.add(each, (each.destination, each.port if thing[1] else 0)) for each in new]
+        added = [tries.add(each, what(each)) for each in new]
         if not any(added):
             return
         if len(tries.tried) >= tries.next_alert and (tries.told or _is_scan(name, tries)):
             yield _alert(name, tries)
+
+
+def _by_flags(seen: Stray) -> _Try:
+    return seen.destination, seen.port, seen.flags & _ALL
+
+
+def _by_port(seen: Stray) -> _Try:
+    return seen.destination, seen.port, 0
+
+
+def _by_host(seen: Stray) -> _Try:
+    return seen.destination, 0, 0
 
 
 def is_odd(flags: int) -> bool:
@@ -134,7 +150,7 @@ def _alert(name: _Name, tries: _Tries) -> Alert:
     count = tries.told = len(tries.tried)
     tries.next_alert = 2 * count
     target = next(iter(tries.targets)) if len(tries.targets) == 1 else None
-    where = f"ports of {format_address(target)}" if target is not None else f"ports of {len(tries.targets)} hosts"
+    where = format_address(target) if target is not None else f"{len(tries.targets)} hosts"
     flags = counted(*((number, flag) for flag, number in sorted(tries.flags.items(), key=lambda each: -each[1])))
     return Alert(
         kind=Kind.STEALTH_SCAN,
@@ -143,5 +159,6 @@ def _alert(name: _Name, tries: _Tries) -> Alert:
         first=tries.first,
         last=tries.last,
         score=min(95, (60 if not name[1] else 45) + 3 * count),
-        evidence=f"sent packets of no connection to {count} {where} in {lasted(tries.first, tries.last)}: {flags}",
+        evidence=f"sent packets of no connection to {len(tries.places)} ports of {where} in "
+        f"{lasted(tries.first, tries.last)}: {flags}",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pfw.engine.detect.contacts import Handshakes, Pace, Suspects, Walk, is_for_many, lasted, near
+from pfw.engine.detect.contacts import SERVICE_BELOW, Handshakes, Pace, Suspects, Walk, is_for_many, lasted, near
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
@@ -45,6 +45,7 @@ LEFT_HOSTS = 2
 
 _ECHO = {ICMP: frozenset({8, 13, 15, 17}), ICMPV6: frozenset({128})}
 _PINGS = (8, 128)
+_DHCP_CLIENTS = (68, 546)
 _Name = tuple[bytes, int, int]
 """Source, protocol, and port or type."""
 
@@ -244,13 +245,18 @@ class Sweep:
 def _name(began: Began) -> _Name | None:
     """The source and what it tries everywhere; None for what is no try at all."""
     if began.protocol in PORT_PROTOCOLS and began.port is not None:
-        if began.protocol == UDP and (began.source_port or 0) < 1024 <= began.port:
+        if began.protocol == UDP and _is_answer(began.source_port or 0, began.port):
             return None
         return began.source, began.protocol, began.port
     types = _ECHO.get(began.protocol)
     if types is not None and began.icmp_type in types:
         return began.source, began.protocol, began.icmp_type or 0
     return None
+
+
+def _is_answer(source_port: int, port: int) -> bool:
+    """UDP that may answer what went to all (mDNS and NetBIOS from port to port, DHCP), or what was asked unseen."""
+    return source_port == port or port in _DHCP_CLIENTS or source_port < SERVICE_BELOW <= port
 
 
 def _is_success(seen: Met | Confirmed) -> bool:

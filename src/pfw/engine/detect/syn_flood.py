@@ -88,10 +88,8 @@ class SynFlood:
             case Began():
                 return self._began(seen) if seen.protocol == TCP and seen.source != seen.destination else ()
             case Busy():
-                if seen.attempts and not seen.is_answered:
-                    flood = self._floods.get(seen.began.destination, seen.time)
-                    if flood is not None:
-                        self._count(flood.at(seen.time), seen.began, seen.attempts)
+                if seen.began.protocol == TCP and seen.attempts and not seen.is_answered:
+                    return self._counted(seen.began, seen.time, seen.attempts)
             case _:
                 if seen.began.protocol == TCP:
                     self._answered(seen)
@@ -100,22 +98,29 @@ class SynFlood:
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
             for window in flood.rest(now):
-                yield from self._judged(destination, flood, window)
+                self._judged(destination, flood, window)
+            if flood.has_grown():
+                yield self._alert(destination, flood)
         for destination, flood in self._strays.items():
             for window in flood.rest(now):
-                yield from self._judged_strays(destination, flood, window)
+                self._judged_strays(destination, flood, window)
+            if flood.has_grown():
+                yield self._alert(destination, flood)
         yield from self._judge_spread()
 
     def _began(self, seen: Began) -> Iterator[Alert]:
         yield from self._spread_over(seen)
-        flood = self._floods.get(seen.destination, seen.time)
+        yield from self._counted(seen, seen.time, 1)
+
+    def _counted(self, began: Began, time: float, attempts: int) -> Iterator[Alert]:
+        flood = self._floods.get(began.destination, time)
         if flood is None:
             return
-        for window in flood.ripe(seen.time):
-            yield from self._judged(seen.destination, flood, window)
-        self._count(flood.at(seen.time), seen, 1)
-
-    def _count(self, window: Window, began: Began, attempts: int) -> None:
+        for window in flood.ripe(time):
+            self._judged(began.destination, flood, window)
+        if flood.is_due():
+            yield self._alert(began.destination, flood)
+        window = flood.at(time)
         window.total.begun += attempts
         window.port(began.port).begun += attempts
         window.add_source(began.source, attempts)
@@ -138,7 +143,7 @@ class SynFlood:
             elif not seen.by_reset:
                 counts.answered += 1
 
-    def _judged(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
+    def _judged(self, destination: bytes, flood: Flood, window: Window) -> None:
         port, counts = window.busiest()
         limit = PORT_PER_S
         if counts.refused > counts.begun / 2 and window.one_source() is not None:
@@ -149,9 +154,8 @@ class SynFlood:
             where, counts = f"many ports of {format_address(destination)}", window.total
         else:
             return
-        if flood.grow(window, counts.begun):
-            completed = f"{counts.answered} of the last {counts.begun}" if counts.answered else "none"
-            yield self._alert(destination, flood, f"{flood.packets} connections to {where} begun and {completed} completed")
+        completed = f"{counts.answered} of the last {counts.begun}" if counts.answered else "none"
+        flood.grow(window, counts.begun, f"connections to {where} begun and {completed} completed")
 
     def _is_of_host(self, flood: Flood, window: Window) -> bool:
         total = window.total
@@ -162,7 +166,7 @@ class SynFlood:
         flood.tried += total.begun
         return flood.tried > SCAN_TRIES * PORTS_MAX
 
-    def _alert(self, destination: bytes, flood: Flood, what: str) -> Alert:
+    def _alert(self, destination: bytes, flood: Flood) -> Alert:
         sure = flood.seconds >= SURE_SECONDS or flood.packets >= SURE_PACKETS
         lasting = lasted(flood.first, flood.last)
         return Alert(
@@ -172,7 +176,7 @@ class SynFlood:
             first=flood.first,
             last=flood.last,
             score=90 if sure else 65,
-            evidence=f"{what} {flood.whence()} in {lasting}, up to {flood.most} a second",
+            evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, up to {flood.most} a second",
         )
 
     def _stray(self, seen: Stray) -> Iterator[Alert]:
@@ -183,17 +187,19 @@ class SynFlood:
         if flood is None:
             return
         for window in flood.ripe(seen.time):
-            yield from self._judged_strays(seen.destination, flood, window)
+            self._judged_strays(seen.destination, flood, window)
+        if flood.is_due():
+            yield self._alert(seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1
         window.port(seen.source_port)
         window.add_source(seen.source)
 
-    def _judged_strays(self, destination: bytes, flood: Flood, window: Window) -> Iterator[Alert]:
-        different = max(len(window.sources), len(window.ports))
-        if window.total.begun >= STRAYS_PER_S and different >= COUNTED_MAX and flood.grow(window, window.total.begun):
-            what = f"{flood.packets} TCP packets that belong to no connection came to {format_address(destination)}"
-            yield self._alert(destination, flood, what)
+    def _judged_strays(self, destination: bytes, flood: Flood, window: Window) -> None:
+        many = window.total.begun
+        if many < STRAYS_PER_S or max(len(window.sources), len(window.ports)) < COUNTED_MAX:
+            return
+        flood.grow(window, many, f"TCP packets of no connection to {format_address(destination)}")
 
     def _spread_over(self, seen: Began) -> Iterator[Alert]:
         spread = self._spread
@@ -215,6 +221,6 @@ class SynFlood:
             first=spread.start,
             last=spread.last,
             score=70,
-            evidence=f"{spread.begun} connections begun within {within}, each from another source to another destination, and"
-            f" {spread.answered} answered: the addresses are invented",
+            evidence=f"{spread.begun} connections begun within {within}, each from another source to another"
+            f" destination, and {spread.answered} answered: the addresses are invented",
         )

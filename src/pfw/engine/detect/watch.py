@@ -7,6 +7,7 @@ there is none a new connection is not followed, and counted.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from struct import Struct as Layout
 
@@ -32,6 +33,9 @@ OVER_S = 60.0
 """What still comes of a connection that is over begins none (TIME-WAIT of Linux)."""
 STRAY_PACKETS_MAX = 3
 """More from one end, and it is a connection of which the capture has one direction. A probe is sent once or twice."""
+EMPTY_BYTES = 90
+"""The largest segment without data, with timestamps, IPv6 and a VLAN tag. One with data that nobody resets is the last
+of a connection, and no probe."""
 TRIED_MAX = 16_384
 TRIED_S = 600.0
 
@@ -69,9 +73,10 @@ class Watch:
         self._forth: dict[bytes, Connection] = {}
         self._back: dict[bytes, Connection] = {}
         # Those that wait for a reply, in the order in which they began.
-        self._waiting: dict[bytes, Connection] = {}
+        # (In a plain dict looking for the first takes ever longer when the first ones are taken out.)
+        self._waiting: OrderedDict[bytes, Connection] = OrderedDict()
         # Those that make room, the first one first: unanswered or over.
-        self._spare: dict[bytes, Connection] = {}
+        self._spare: OrderedDict[bytes, Connection] = OrderedDict()
         self._swept = 0.0
         self._next_sweep = 0.0
         self._next_walk = 0.0
@@ -86,9 +91,13 @@ class Watch:
         forth, back, packet = self._forth.get, self._back.get, self.packet
         for item in items:
             key, time, size, flags, _, _, decoded = item
-            if key is None or flags & _CHANGING or decoded is not None or not flags:
-                yield item, packet(item)
-            elif not self._swept <= time < self._next_sweep:
+            if (
+                key is None
+                or not flags
+                or flags & _CHANGING
+                or decoded is not None
+                or not self._swept <= time < self._next_sweep
+            ):
                 yield item, packet(item)
             elif (known := forth(key)) is not None and known.settled and known.sent_packets & _BUSY_MASK != _BUSY_MASK:
                 known.last = time
@@ -199,7 +208,7 @@ class Watch:
             return
         elif known.is_older and not known.met:
             if flags & RST:
-                yield from _silence(known, time)
+                yield from _stray(known)
                 self._finish(known)
             else:
                 self._adopt(known)
@@ -316,7 +325,7 @@ class Watch:
             return
         if kind == _UNREACHABLE.get(protocol) and (protocol, packet.icmp_code) != _TOO_BIG:
             if known.is_older:
-                yield from _silence(known, time)
+                yield from _stray(known)
             else:
                 is_port = (protocol, packet.icmp_code) in _PORT_CODES
                 yield from self._meet(known, time, Reply.REFUSED if is_port else Reply.FORBIDDEN)
@@ -338,10 +347,16 @@ class Watch:
 def _silence(known: Connection, now: float) -> Iterator[Observation]:
     """What it means that nothing came back. To many at once (multicast, broadcast) that means nothing."""
     if known.stray is not None:
-        yield known.stray
-        known.stray = None
+        if known.stray.size_bytes <= EMPTY_BYTES:
+            yield from _stray(known)
     elif not known.is_older and not known.to_many and not known.seems_answered:
         yield Met(now, known.began, Reply.SILENT, known.attempts)
+
+
+def _stray(known: Connection) -> Iterator[Stray]:
+    if known.stray is not None:
+        yield known.stray
+        known.stray = None
 
 
 def _patience(known: Connection) -> float:
