@@ -137,7 +137,7 @@ class Asking:
             self._verdict(packet, accept=answered)
             return
         if owner.program is None and packet.uid is None and flow.direction is Direction.OUT:
-            self._verdict(packet, accept=False)  # the kernel's own, say a multicast report: there is no program to ask about
+            self._verdict(packet, accept=False)  # the kernel's own, say a multicast report: nobody could tell
             return
         self.counts["asked"] += 1
         rule = verdict.rule or f"default {flow.direction}"

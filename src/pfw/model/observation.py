@@ -77,8 +77,8 @@ class Ended(Struct, frozen=True, gc=False):
 
 class Busy(Struct, frozen=True, gc=False):
     """What a connection carried since `since`, told about once a second while it carries many packets. `sent` is what
-    whoever began it sent, `attempts` how many of those packets were a SYN. `is_answered` tells whether the other end has
-    ever sent a packet of it."""
+    whoever began it sent, `attempts` how many of those packets were a SYN. `is_answered` tells whether the other end
+    has ever sent a packet of it."""
 
     time: float
     began: Began
@@ -92,9 +92,9 @@ class Busy(Struct, frozen=True, gc=False):
 
 
 class Stray(Struct, frozen=True, gc=False):
-    """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that nobody
-    asked for (backscatter). An ACK counts when nothing else of a connection has come for some seconds: `time` is the
-    packet's, what was told before may be later."""
+    """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that
+    nobody asked for (backscatter). An ACK counts when nothing else of a connection has come for some seconds: `time`
+    is the packet's, what was told before may be later."""
 
     time: float
     source: bytes
@@ -157,8 +157,8 @@ class DhcpSeen(Struct, frozen=True, gc=False):
 
 
 class DnsSeen(Struct, frozen=True, gc=False):
-    """A DNS message over UDP. `client` asks, `server` answers; `name` is that of the first question, lower case, as a text
-    with dots; `kind` its type. `answer_bytes` is the size of all records that are not the question."""
+    """A DNS message over UDP. `client` asks, `server` answers; `name` is that of the first question, lower case, as a
+    text with dots; `kind` its type. `answer_bytes` is the size of all records that are not the question."""
 
     time: float
     client: bytes
@@ -174,8 +174,8 @@ class DnsSeen(Struct, frozen=True, gc=False):
 
 
 class EchoSeen(Struct, frozen=True, gc=False):
-    """An ICMP echo request or reply. `digest` tells contents apart; `is_pattern` says that the payload is of the kind that
-    ping programs send: a time and counting bytes, or one letter after the other."""
+    """An ICMP echo request or reply. `digest` tells contents apart; `is_pattern` says that the payload is of the kind
+    that ping programs send: a time and counting bytes, or one letter after the other."""
 
     time: float
     source: bytes
@@ -189,8 +189,8 @@ class EchoSeen(Struct, frozen=True, gc=False):
 
 
 class Odd(Struct, frozen=True, gc=False):
-    """A packet in which the decoder found something wrong (`wire/anomaly.py` has the names), or a fragment that does not
-    fit to the others of its datagram (`engine/detect/fragments.py`): `overlap`, `tiny`, `gap`, `too_many`."""
+    """A packet in which the decoder found something wrong (`wire/anomaly.py` has the names), or a fragment that does
+    not fit to the others of its datagram (`engine/detect/fragments.py`): `overlap`, `tiny`, `gap`, `too_many`."""
 
     time: float
     source: bytes | None
@@ -211,14 +211,7 @@ class ProtocolTried(Struct, frozen=True, gc=False):
 
 class LoginFailed(Struct, frozen=True, gc=False):
     """A service says that somebody did not get in. `service` is a name of `/etc/services`, `source` who tried."""
-
-    time: float
-    service: str
-    source: bytes
-    user: str | None = None
-
-
-Observation = (
+    time: float service: str source: bytes user: str | None = None   Observation = (
     Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
     | ProtocolTried
 )  # fmt: skip
@@ -252,8 +245,8 @@ class Kind(StrEnum):
 
 
 class Alert(Struct, frozen=True, kw_only=True):
-    """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score` goes
-    from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for it:
+    """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score`
+    goes from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for it:
     never one that may be forged, or that only answered."""
 
     kind: Kind

@@ -165,4 +165,4 @@ def test_its_tables_are_bounded(make, protocol):
     for each in flows(500, 1_000, protocol, source=ATTACKER, target=forged):
         list(detector.observe(each))
     assert len(detector._floods) == 20
-    assert detector.refused == 480
+    assert detector.refused > 400

@@ -106,13 +106,14 @@ class Bucket:
 class _Tries:
     """What one source did at one service."""
 
-    __slots__ = ("burst", "count", "first", "last", "next_told", "sizes", "slow", "targets", "told",
+    __slots__ = ("burst", "count", "first", "last", "next_told", "received", "sent", "slow", "targets", "told",
                  "users")  # fmt: skip
 
     def __init__(self) -> None:
         self.burst: Bucket | None = None
         self.slow: Bucket | None = None
-        self.sizes: deque[int] = deque(maxlen=SIZES_KEPT)
+        self.sent: deque[int] = deque(maxlen=SIZES_KEPT)
+        self.received: deque[int] = deque(maxlen=SIZES_KEPT)
         self.targets: set[bytes] = set()
         self.users: set[str] = set()
         self.first = 0.0
@@ -138,18 +139,14 @@ class _Tries:
         overflows = self.burst.add(now)
         if self.slow is not None:
             overflows = self.slow.add(now) or overflows
-        if not overflows or self.count < self.next_told or not self.are_similar():
+        if (
+            not overflows
+            or self.count < self.next_told
+            or not (_are_similar(self.sent) and _are_similar(self.received))
+        ):
             return False
         self.told = 1
         return self.tell()
-
-    def are_similar(self) -> bool:
-        sizes = sorted(self.sizes)
-        if not sizes:
-            return True
-        cut = len(sizes) // 4
-        middle = sizes[cut : len(sizes) - cut]
-        return middle[-1] - middle[0] <= SPREAD * middle[len(middle) // 2]
 
 
 class BruteForce:
@@ -199,7 +196,8 @@ class BruteForce:
         tries = self._sessions.get(key, seen.time)
         if tries is None:
             return
-        tries.sizes.append(seen.sent_bytes + seen.received_bytes)
+        tries.sent.append(seen.sent_bytes)
+        tries.received.append(seen.received_bytes)
         _remember(tries.targets, began.destination)
         if tries.add(seen.time, burst=login.burst, is_slow=login.is_slow):
             yield _of_sessions(*key, tries)
@@ -226,13 +224,19 @@ class BruteForce:
                 self._sessions.drop((began.source, 21))
 
 
+def _are_similar(some: Iterable[int]) -> bool:
+    sizes = sorted(some)
+    middle = sizes[len(sizes) // 4 : len(sizes) - len(sizes) // 4]
+    return not middle or middle[-1] - middle[0] <= SPREAD * middle[len(middle) // 2]
+
+
 def _remember(some: set[Name], one: Name) -> None:
     if len(some) < NAMES_MAX:
         some.add(one)
 
 
 def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
-    mean = sorted(tries.sizes)[len(tries.sizes) // 2]
+    mean = (sum(tries.sent) + sum(tries.received)) // len(tries.sent)
     only = next(iter(tries.targets)) if len(tries.targets) == 1 else None
     where = f"{len(tries.targets)} hosts" if only is None else format_address(only)
     return Alert(
