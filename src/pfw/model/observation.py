@@ -211,7 +211,14 @@ class ProtocolTried(Struct, frozen=True, gc=False):
 
 class LoginFailed(Struct, frozen=True, gc=False):
     """A service says that somebody did not get in. `service` is a name of `/etc/services`, `source` who tried."""
-    time: float service: str source: bytes user: str | None = None   Observation = (
+
+    time: float
+    service: str
+    source: bytes
+    user: str | None = None
+
+
+Observation = (
     Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
     | ProtocolTried
 )  # fmt: skip

@@ -125,6 +125,24 @@ def test_decoys_are_one_alert_without_a_source_and_ban_nobody():
     assert "5 sources at once" in found[-1].evidence
 
 
+def test_few_decoys_with_few_ports():
+    seen = [
+        met(began(f"203.0.113.{n}", TARGET, port, 100.0), Reply.REFUSED)
+        for port in range(WALK_PORTS)
+        for n in (1, 2, 3)
+    ]
+    [found] = alerts(PortScan(), seen)
+    assert (found.source, found.target) == (None, address(TARGET))
+
+
+def test_many_decoys_are_not_told_of_each_time():
+    sources = [f"203.0.{number}.1" for number in range(200)]
+    seen = [met(began(source, TARGET, port, 100.0 + port), Reply.REFUSED) for port in range(40) for source in sources]
+    found = alerts(PortScan(), seen)
+    assert {each.source for each in found} == {None}
+    assert len(found) <= 16
+
+
 def test_among_decoys_who_proves_itself_is_named():
     decoys = [
         met(began(f"203.0.113.{n}", TARGET, port, 100.0), Reply.REFUSED) for port in range(50) for n in range(1, 5)

@@ -107,15 +107,18 @@ class ArpSpoof:
         mac = arp.sender_mac
         if not is_host(arp.sender) or is_shared(mac):
             return
-        frame = seen.source_mac
+        frame = seen.source_mac if seen.source_mac is not None and is_one_host(seen.source_mac) else mac
+        if is_shared(frame):
+            return
         is_reply = arp.operation == _REPLY and arp.target != arp.sender
-        unasked = is_reply and is_one_host(seen.destination_mac) and is_one_host(arp.target_mac)
-        unasked = unasked and not self._was_asked(arp.target_mac, arp.sender, now)
-        if frame is not None and frame != mac and is_reply and is_one_host(frame) and not is_shared(frame):
+        if is_reply and frame != mac:
             yield from self._mismatch(frame, mac, arp.sender, now)
-        if unasked:
-            yield from self._unasked(mac, arp.sender, arp.target_mac, now)
-        yield from self._claim(mac, arp.sender, now)
+        if frame == mac:
+            # Who speaks for somebody else says nothing of whether that one is there.
+            yield from self._claim(mac, arp.sender, now)
+        to_one = is_one_host(seen.destination_mac) and is_one_host(arp.target_mac)
+        if is_reply and to_one and not self._was_asked(arp.target_mac, arp.sender, now):
+            yield from self._unasked(frame, seen, now)
 
     def _neighbour(self, seen: NeighbourSeen) -> Iterator[Alert]:
         """Only what overrides is a claim: a proxy says so by not overriding (RFC 4861, 7.2.8)."""
@@ -152,8 +155,9 @@ class ArpSpoof:
             )
             yield from self._alert(frame, claimant, address, now, 55, text)
 
-    def _unasked(self, mac: bytes, address: bytes, to: bytes, now: float) -> Iterator[Alert]:
-        claimant = self._claimants.get(mac, now)
+    def _unasked(self, by: bytes, seen: ArpSeen, now: float) -> Iterator[Alert]:
+        mac, address, to = seen.arp.sender_mac, seen.arp.sender, seen.arp.target_mac
+        claimant = self._claimants.get(by, now)
         if claimant is None:
             return
         claimant.total += 1
@@ -167,8 +171,15 @@ class ArpSpoof:
             many = len({each for each, (_, often) in claimant.unasked.items() if often >= UNASKED_MANY})
             text = f"told {mac_text(to)} {count + 1} times in {lasted(began, now)} that {self._named(address)} is at "
             text += f"{mac_text(mac)}, and nobody had asked"
-            score = 85 if address in claimant.taken else 75 if many > 1 else 65
-            yield from self._alert(mac, claimant, address, now, score, text + _before(claimant, address))
+            right = self._another(address, mac)
+            text += "" if right is None else f"; it is, or was, at {mac_text(right)}"
+            score = 65 if right is None and many == 1 else 75 if right is None else 85
+            yield from self._alert(by, claimant, address, now, score, text)
+
+    def _another(self, address: bytes, mac: bytes) -> bytes | None:
+        """Another MAC at which an address is, or was before."""
+        owner = self._owners.peek(address)
+        return None if owner is None else owner.mac if owner.mac != mac else owner.other
 
     def _claim(self, mac: bytes, address: bytes, now: float) -> Iterator[Alert]:
         owner = self._owners.get(address, now)
@@ -254,8 +265,3 @@ class ArpSpoof:
 def _pushed(claimant: _Claimant, address: bytes) -> bool:
     """Whether it told somebody of an address who had not asked."""
     return any(about == address for about, _ in claimant.unasked)
-
-
-def _before(claimant: _Claimant, address: bytes) -> str:
-    before = claimant.taken.get(address)
-    return "" if before is None else f"; before it was at {mac_text(before)}"

@@ -2,8 +2,9 @@
 
 Each new name is counted once, with its type and length, for its client and domain: repetitions change nothing. What
 no zone can hold (dnscat2 without a domain asks for `dnscat.` and hexadecimal digits) is counted for the client and
-server instead; and so is what is no DNS at all on its port, there and back (iodine sends its packets bare where it reaches
-its server directly). Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do not.
+server instead. So is what is no DNS at all on its port, there and back: iodine sends its packets bare where it reaches
+its server directly. Entropy is not looked at: iodine's names are short and look ordinary, those of content networks do
+not.
 """
 
 from __future__ import annotations

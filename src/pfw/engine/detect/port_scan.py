@@ -8,7 +8,7 @@ Ports that answer count when they are left without a word. Tries of other IP pro
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pfw.engine.detect.contacts import (
     SERVICE_BELOW,
@@ -107,14 +107,15 @@ class _Scan:
 class _Target:
     """Who tries ports of one host: those too few each, and those that were found out."""
 
-    __slots__ = ("few", "first", "found", "next_alert", "ports")
+    __slots__ = ("few", "first", "found", "next_spread", "next_together", "ports")
 
     def __init__(self) -> None:
         self.few: set[bytes] = set()
         self.ports = Numbers()
         self.first = 0.0
         self.found: dict[bytes, float] = {}
-        self.next_alert = SPREAD_PORTS
+        self.next_spread = SPREAD_PORTS
+        self.next_together = 0
 
 
 class _Protocols:
@@ -180,7 +181,7 @@ class PortScan:
         alerts = list(self._release(now, everything=True))
         for pair, scan in self._scans.values():
             if scan.told and scan.ports.count > scan.told:
-                alerts.append(self._alert(pair, scan))
+                alerts += self._tell(pair, scan)
         alerts += [_protocols_alert(ends, tried) for ends, tried in self._protocols.items() if tried.is_news]
         return alerts
 
@@ -199,7 +200,7 @@ class PortScan:
         if scan.triggered is None and scan.is_scan(pair[2]):
             self._found(pair, scan, seen.time)
         elif scan.told and scan.ports.count >= scan.next_alert:
-            yield self._alert(pair, scan)
+            yield from self._tell(pair, scan)
         elif scan.triggered is None and speaks:
             yield from self._spread(pair, tries, seen.time)
 
@@ -220,7 +221,7 @@ class PortScan:
                 return
             pair = self._held.popleft()
             if scan is not None:
-                yield self._alert(pair, scan)
+                yield from self._tell(pair, scan)
 
     def _welcome(self, pair: _Pair, seen: Confirmed) -> None:
         scan = self._scans.known(pair)
@@ -236,7 +237,7 @@ class PortScan:
             return ()
         before = scan.told and self._handshakes.left(pair[0], pair[1])
         scan.add(seen, speaks=True)
-        return (self._alert(pair, scan),) if before == 1 else ()
+        return self._tell(pair, scan) if before == 1 else ()
 
     def _speaks(self, address: bytes) -> None:
         self._speaking.pop(address, None)
@@ -244,27 +245,34 @@ class PortScan:
         if len(self._speaking) > SPEAKING_MAX:
             del self._speaking[next(iter(self._speaking))]
 
-    def _alert(self, pair: _Pair, scan: _Scan) -> Alert:
+    def _tell(self, pair: _Pair, scan: _Scan) -> Sequence[Alert]:
         source, destination, protocol = pair
         count = scan.told = scan.ports.count
         scan.next_alert = 2 * count
         proved = self._handshakes.left(source, destination) > 0
-        others = 1 if proved else self._together(destination, scan)
         tried = f"{count} {protocol_name(protocol)} ports of {format_address(destination)} in "
         tried += lasted(scan.first, scan.last)
+        text = f"tried {tried}, {_results(scan)}"
+        others = 1 if proved else self._together(destination, scan)
         if others >= TOGETHER_SOURCES:
+            target = self._targets.peek(destination)
+            # One of them is told of, until there is twice as much to say.
+            if target is not None and others * count < target.next_together:
+                return ()
+            if target is not None:
+                target.next_together = 2 * others * count
             text = f"{others} sources at once tried the same host, one alone {tried}: most may be forged (decoys)"
-        else:
-            text = f"tried {tried}, {_results(scan)}"
-        return Alert(
-            kind=Kind.PORT_SCAN,
-            source=None if others >= TOGETHER_SOURCES else source,
-            target=destination,
-            first=scan.first,
-            last=scan.last,
-            score=min(95, (30 if protocol == UDP else 40) + 4 * count),
-            evidence=text,
-            ban=(source,) if proved else (),
+        return (
+            Alert(
+                kind=Kind.PORT_SCAN,
+                source=None if others >= TOGETHER_SOURCES else source,
+                target=destination,
+                first=scan.first,
+                last=scan.last,
+                score=min(95, (30 if protocol == UDP else 40) + 4 * count),
+                evidence=text,
+                ban=(source,) if proved else (),
+            ),
         )
 
     def _together(self, destination: bytes, scan: _Scan) -> int:
@@ -279,15 +287,15 @@ class PortScan:
         if target is None or target.found:
             return
         if not target.first or abs(now - target.first) > SPREAD_S:
-            target.few, target.ports, target.next_alert = set(), Numbers(), SPREAD_PORTS
+            target.few, target.ports, target.next_spread = set(), Numbers(), SPREAD_PORTS
             target.first = now
         if len(target.few) < SOURCES_MAX:
             target.few.add(pair[0])
         for each in tries:
             target.ports.add(each.began.port or 0)
         count = target.ports.count
-        if count >= target.next_alert and len(target.few) >= SPREAD_SOURCES:
-            target.next_alert = 2 * count
+        if count >= target.next_spread and len(target.few) >= SPREAD_SOURCES:
+            target.next_spread = 2 * count
             text = f"{len(target.few)} sources tried {count} ports of {format_address(pair[1])} in "
             text += f"{lasted(target.first, now)}, each a few, none was let in"
             yield Alert(kind=Kind.PORT_SCAN, source=None, target=pair[1], first=target.first, last=now, score=60,
