@@ -219,8 +219,8 @@ class LoginFailed(Struct, frozen=True, gc=False):
 
 
 Observation = (
-    Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd
-    | ProtocolTried
+    Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen
+    | DnsSeen | EchoSeen | Odd | ProtocolTried
 )  # fmt: skip
 
 
@@ -253,8 +253,8 @@ class Kind(StrEnum):
 
 class Alert(Struct, frozen=True, kw_only=True):
     """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score`
-    goes from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for it:
-    never one that may be forged, or that only answered."""
+    goes from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for
+    it: never one that may be forged, or that only answered."""
 
     kind: Kind
     source: bytes | None
