@@ -75,16 +75,20 @@ def test_announcements_and_unicast_questions_are_none():
     assert alerts(ArpScan(), [*own, *known]) == []
 
 
-def test_a_gateway_takes_more():
-    absent = [asks(1, 100 + n, 10 + n / 10, GATEWAY) for n in range(40)]
+def test_what_may_be_a_gateway_takes_more():
+    absent = [asks(7, 100 + n, 10 + n / 10, GATEWAY) for n in range(40)]
     assert alerts(ArpScan(), absent)
-    told = DhcpSeen(1.0, host(1), GATEWAY, 5, SCANNER, routers=(host(1),))
-    assert alerts(ArpScan(), [told, *absent]) == []
-    clients = [asks(20 + n, 1, 1.0, b"\2\0\0\0\2" + bytes((n,))) for n in range(3)]
+    clients = [asks(20 + n, 7, 1.0, b"\2\0\0\0\2" + bytes((n,))) for n in range(3)]
     assert alerts(ArpScan(), [*clients, *absent]) == []
-    [found, *_] = alerts(ArpScan(), [told, *(asks(1, n, 10 + n / 100, GATEWAY) for n in range(2, 250))])
+    assert alerts(ArpScan(), [asks(1, 100 + n, 10 + n / 10, GATEWAY) for n in range(40)]) == []
+    [found, *_] = alerts(ArpScan(), [asks(1, n, 10 + n / 100, GATEWAY) for n in range(2, 250)])
     assert found.score == 50
     assert "gateway" in found.evidence
+
+
+def test_a_gateway_asks_for_whom_it_likes():
+    told = DhcpSeen(1.0, host(7), GATEWAY, 5, SCANNER, routers=(host(7),))
+    assert alerts(ArpScan(), [told, *(asks(7, n, 10 + n / 100, GATEWAY) for n in range(8, 250))]) == []
 
 
 def solicits(target, time, mac=SCANNER):

@@ -18,14 +18,14 @@ OPENSSH_WRONG = (3_375, 17, 3_215, 15)
 OPENSSH_TRUE = (3_867, 21, 3_689, 20)
 OPENSSH_LS = (3_887, 23, 13_501, 22)
 SCP = (24_349, 30, 4_481, 26)
-GREETING_READ = (14, 6, 1_100, 5)
-PORT_CHECK = (14, 4, 21, 3)
+GREETING_READ = (24, 6, 1_100, 5)
+PORT_CHECK = (0, 4, 21, 3)
 FTP_WRONG = (15, 5, 57, 8)
 
 
 def session(time, sizes, port=22, source=ATTACKER, target=TARGET, lasting_s=0.2, *, is_open=False):
     sent, sent_packets, received, received_packets = sizes
-    began = Began(time, TCP, source, target, 40_000, port)
+    began = Began(time, TCP, source, target, 40_000, port, None, 66)
     return Ended(time + lasting_s, began, sent + 60 * sent_packets, sent_packets, received + 60 * received_packets,
                  received_packets, is_open=is_open)  # fmt: skip
 
@@ -53,10 +53,16 @@ def test_how_many_are_needed():
     assert len(alerts(BruteForce(), sessions(BURST + 1, HYDRA_SSH))) == 1
 
 
-@pytest.mark.parametrize("sizes", [OPENSSH_TRUE, OPENSSH_LS, SCP, GREETING_READ, PORT_CHECK])
+@pytest.mark.parametrize("sizes", [OPENSSH_TRUE, OPENSSH_LS, SCP, PORT_CHECK])
 @pytest.mark.parametrize("every_s", [0.2, 5.0])
 def test_sessions_that_succeed_and_probes_are_none(sizes, every_s):
     assert alerts(BruteForce(), sessions(200, sizes, every_s)) == []
+
+
+def test_greetings_that_are_read_are_none_unless_they_are_many():
+    assert alerts(BruteForce(), sessions(1_000, GREETING_READ, 5.0)) == []
+    assert alerts(BruteForce(), sessions(20, GREETING_READ, 0.1)) == []
+    assert {each.score for each in alerts(BruteForce(), sessions(60, GREETING_READ, 0.2))} == {55}
 
 
 def test_who_mistypes_three_times_and_gets_in_is_none():

@@ -48,8 +48,13 @@ def test_answers_that_nobody_asked_for(port):
     assert f"4300 answers of {REFLECTORS[port]}" in found[-1].evidence
 
 
+def test_many_servers_that_send_little_each():
+    assert alerts(Reflection(), answers(50, 500, 123))[-1].target == TARGET
+
+
 def test_few_are_none():
-    assert alerts(Reflection(), answers(600, 60, 53)) == []
+    assert alerts(Reflection(), answers(200, 20, 53)) == []
+    assert alerts(Reflection(), answers(600, 60, 53, sources=20)) == []
     assert alerts(Reflection(), answers(400, 200, 53, sources=3)) == []
 
 

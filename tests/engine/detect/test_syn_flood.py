@@ -64,8 +64,17 @@ def test_handshakes_that_a_kernel_resets_are_not_completed():
 
 
 def test_fewer_are_none():
-    assert alerts(SynFlood(), flows(3_000, PORT_PER_S * 0.9)) == []
-    assert alerts(SynFlood(), flows(3_000, PORT_PER_S * 1.1)) != []
+    assert alerts(SynFlood(), flows(3_000, PORT_PER_S * 0.9, source=ATTACKER)) == []
+    assert alerts(SynFlood(), flows(3_000, PORT_PER_S * 1.1, source=ATTACKER)) != []
+
+
+def test_more_slowly_but_from_everywhere():
+    first = flows(2_000, 40)
+    assert {(each.source, each.target) for each in alerts(SynFlood(), first)} == {(None, TARGET)}
+    assert alerts(SynFlood(), in_time(first, met(first), confirmed(first[::10]))) == []
+    assert alerts(SynFlood(), in_time(first, met(first, Reply.REFUSED))) == []
+    assert alerts(SynFlood(), flows(2_000, 20)) == []
+    assert alerts(SynFlood(), flows(2_000, 40, source=ATTACKER)) == []
 
 
 def test_a_program_that_tries_a_closed_port_again_and_again_is_none():

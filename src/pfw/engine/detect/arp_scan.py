@@ -26,7 +26,9 @@ ANSWER_S = 1.0
 """So long an answer may take (Linux asks again after a second)."""
 GATEWAY_FACTOR = 5
 GATEWAY_ASKERS = 3
-"""An address that so many others ask for is taken for a gateway."""
+"""An address that so many others ask for may be a gateway's, as may the first and the last of a /24. One that DHCP or a
+router advertisement names is a gateway, and asks for whom it likes: some look for all devices of the house."""
+_GATEWAY_ENDINGS = (1, 254)
 _GATEWAYS_MAX = 256
 _REQUEST = 1
 _NOBODY = (bytes(4), bytes(16))
@@ -119,7 +121,9 @@ class ArpScan:
         for target in [each for each in asker.absent if self._present.peek(each)]:
             del asker.absent[target]
             asker.total -= 1
-        factor = GATEWAY_FACTOR if self._is_gateway(mac, asker) else 1
+        if mac in self._gateways or asker.address in self._gateways:
+            return
+        factor = GATEWAY_FACTOR if self._may_be_gateway(mac, asker.address) else 1
         times = sorted(asker.absent.values())
         if asker.total < asker.next_alert or not any(_reached(times, many * factor, within) for many, within in RATES):
             return
@@ -128,15 +132,16 @@ class ArpScan:
         text = f"asked{sender} for {asker.total} addresses that nobody has in {lasted(times[0], times[-1])}, "
         text += f"{format_address(min(asker.absent))} to {format_address(max(asker.absent))}"
         if factor > 1:
-            text += "; it is a gateway: perhaps somebody beyond it sweeps this network"
+            text += "; it may be the gateway, and somebody beyond it who sweeps this network"
         yield Alert(kind=Kind.ARP_SCAN, source=mac, target=None, first=times[0], last=times[-1],
                     score=50 if factor > 1 else min(95, 50 + 2 * asker.total), evidence=text)  # fmt: skip
 
-    def _is_gateway(self, mac: bytes, asker: _Asker) -> bool:
-        if mac in self._gateways or asker.address in self._gateways:
+    def _may_be_gateway(self, mac: bytes, address: bytes | None) -> bool:
+        if address is None:
+            return False
+        if len(address) == 4 and address[3] in _GATEWAY_ENDINGS:
             return True
-        askers = None if asker.address is None else self._asked_by.peek(asker.address)
-        return askers is not None and len(askers - {mac}) >= GATEWAY_ASKERS
+        return len((self._asked_by.peek(address) or set()) - {mac}) >= GATEWAY_ASKERS
 
 
 def _reached(times: list[float], many: int, within_s: float) -> bool:

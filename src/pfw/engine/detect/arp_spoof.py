@@ -9,6 +9,7 @@ several hosts. ARP proves nothing: nobody is banned for it. Routers' IPv6 addres
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from math import inf
 
 from pfw.engine.detect.contacts import lasted
 from pfw.engine.detect.detector import Table
@@ -142,7 +143,7 @@ class ArpSpoof:
             del self._asked[next(iter(self._asked))]
 
     def _was_asked(self, asker: bytes, target: bytes, now: float) -> bool:
-        return abs(now - self._asked.get((asker, target), -REPLY_S - abs(now))) <= REPLY_S
+        return abs(now - self._asked.get((asker, target), -inf)) <= REPLY_S
 
     def _mismatch(self, frame: bytes, mac: bytes, address: bytes, now: float) -> Iterator[Alert]:
         claimant = self._claimants.get(frame, now)

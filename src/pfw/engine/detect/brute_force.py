@@ -5,8 +5,9 @@ more is known than connections, many short ones in quick succession that carried
 about the same. A session in which more was done, or for FTP a file sent, was a login that succeeded: the buckets are
 emptied.
 
-Probes that only look whether a port is open, or read the greeting, carry less and do not count. All that count had a
-conversation with the service, which nobody has with a forged address: so the source may be banned.
+Probes that only look whether a port is open do not count. Those that read the greeting carry less than a login and
+count apart, since it takes many more of them. All that count had a conversation with the service, which nobody has
+with a forged address: so the source may be banned.
 """
 
 from __future__ import annotations
@@ -26,6 +27,10 @@ from pfw.model.packet import TCP
 BURST, BURST_LEAK_S = 5, 10.0
 SLOW, SLOW_LEAK_S = 10, 60.0
 """CrowdSec's `ssh-bf` and `ssh-slow-bf`: capacity, and in how many seconds one leaks away. The next one overflows."""
+THIN, THIN_LEAK_S = 20, 5.0
+"""The same for sessions that carried something, but less than a login as we know it. A monitor that says hello every 5
+seconds never gets there."""
+THIN_BYTES = 4
 SOURCES_MAX = 4_096
 SOURCES_S = 1_800.0
 SHORT_S = 180.0
@@ -39,6 +44,8 @@ SURE = 20
 """So many tries, and it is almost certain."""
 _HEADERS_BYTES = 60
 """Of a packet: Ethernet 14, IPv4 20, TCP 20 to 32. Estimates of what was carried are that rough."""
+_SYN_ONLY_BYTES = 8
+"""Segment size and window scale, or permission of SACK: what the options of a SYN have and those of others do not."""
 _FTP_DATA = 20
 _FTP_PASSIVE = 1_024
 
@@ -106,8 +113,8 @@ class Bucket:
 class _Tries:
     """What one source did at one service."""
 
-    __slots__ = ("burst", "count", "first", "last", "next_told", "received", "sent", "slow", "targets", "told",
-                 "users")  # fmt: skip
+    __slots__ = ("burst", "count", "first", "is_thin", "last", "next_told", "received", "sent", "slow", "targets",
+                 "told", "users")  # fmt: skip
 
     def __init__(self) -> None:
         self.burst: Bucket | None = None
@@ -118,6 +125,7 @@ class _Tries:
         self.users: set[str] = set()
         self.first = 0.0
         self.count = 0
+        self.is_thin = False
         self.next_told = self.told = 0
         self.last = 0.0
 
@@ -128,10 +136,10 @@ class _Tries:
         self.told, self.next_told = self.count, self.count * 2
         return True
 
-    def add(self, now: float, *, burst: int, is_slow: bool) -> bool:
+    def add(self, now: float, *, burst: int, is_slow: bool, leak_s: float = BURST_LEAK_S) -> bool:
         """Whether it is too much, and has to be told: at first, and whenever the tries have doubled."""
         if self.burst is None:
-            self.burst = Bucket(burst, BURST_LEAK_S)
+            self.burst = Bucket(burst, leak_s)
             self.slow = Bucket(max(SLOW, burst), SLOW_LEAK_S) if is_slow else None
             self.first = now
         self.count += 1
@@ -139,11 +147,8 @@ class _Tries:
         overflows = self.burst.add(now)
         if self.slow is not None:
             overflows = self.slow.add(now) or overflows
-        if (
-            not overflows
-            or self.count < self.next_told
-            or not (_are_similar(self.sent) and _are_similar(self.received))
-        ):
+        is_new = overflows and self.count >= self.next_told
+        if not is_new or not _are_similar(self.sent) or not _are_similar(self.received):
             return False
         self.told = 1
         return self.tell()
@@ -154,11 +159,12 @@ class BruteForce:
 
     def __init__(self, sources_max: int = SOURCES_MAX) -> None:
         self._sessions: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
+        self._thin: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
         self._logins: Table[tuple[bytes, str], _Tries] = Table(sources_max, SOURCES_S, _Tries)
 
     @property
     def refused(self) -> int:
-        return self._sessions.refused + self._logins.refused
+        return self._sessions.refused + self._thin.refused + self._logins.refused
 
     def observe(self, seen: Ended | LoginFailed | Confirmed) -> Iterable[Alert]:
         match seen:
@@ -172,7 +178,7 @@ class BruteForce:
 
     def end(self, now: float) -> Iterable[Alert]:
         del now
-        for (source, port), tries in self._sessions.items():
+        for (source, port), tries in (*self._sessions.items(), *self._thin.items()):
             if tries.tell():
                 yield _of_sessions(source, port, tries)
         for (source, service), tries in self._logins.items():
@@ -189,17 +195,21 @@ class BruteForce:
         received = seen.received_bytes - seen.received_packets * _HEADERS_BYTES
         if sent > login.sent_max or received > login.received_max or seen.time - began.time > SHORT_S:
             self._sessions.drop(key)
+            self._thin.drop(key)
             return
         few = min(seen.sent_packets, seen.received_packets) < login.packets_min
-        if few or sent < login.sent_min or received < login.received_min:
+        is_thin = few or sent < login.sent_min or received < login.received_min
+        if is_thin and not _says_something(seen):
             return
-        tries = self._sessions.get(key, seen.time)
+        tries = (self._thin if is_thin else self._sessions).get(key, seen.time)
         if tries is None:
             return
+        tries.is_thin = is_thin
         tries.sent.append(seen.sent_bytes)
         tries.received.append(seen.received_bytes)
         _remember(tries.targets, began.destination)
-        if tries.add(seen.time, burst=login.burst, is_slow=login.is_slow):
+        burst, leak_s = (THIN, THIN_LEAK_S) if is_thin else (login.burst, BURST_LEAK_S)
+        if tries.add(seen.time, burst=burst, leak_s=leak_s, is_slow=login.is_slow and not is_thin):
             yield _of_sessions(*key, tries)
 
     def _failed(self, seen: LoginFailed) -> Iterator[Alert]:
@@ -224,6 +234,14 @@ class BruteForce:
                 self._sessions.drop((began.source, 21))
 
 
+def _says_something(seen: Ended) -> bool:
+    """Whether both ends carried anything. No header is longer than that of the SYN without what only a SYN has."""
+    header_bytes = max(_HEADERS_BYTES, seen.began.size_bytes - _SYN_ONLY_BYTES)
+    sent = seen.sent_bytes - seen.sent_packets * header_bytes - _SYN_ONLY_BYTES
+    received = seen.received_bytes - seen.received_packets * header_bytes - _SYN_ONLY_BYTES
+    return min(sent, received) >= THIN_BYTES
+
+
 def _are_similar(some: Iterable[int]) -> bool:
     sizes = sorted(some)
     middle = sizes[len(sizes) // 4 : len(sizes) - len(sizes) // 4]
@@ -245,9 +263,9 @@ def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
         target=only,
         first=tries.first,
         last=tries.last,
-        score=80 if tries.count >= SURE else 65,
+        score=55 if tries.is_thin else 80 if tries.count >= SURE else 65,
         evidence=f"{tries.count} short sessions of {LOGINS[port].name} at {where} in {lasted(tries.first, tries.last)},"
-        f" each of about {mean} bytes: none led to more than a failed login",
+        f" each of about {mean} bytes: {'less' if tries.is_thin else 'no more'} than a failed login carries",
         ban=(source,),
     )
 

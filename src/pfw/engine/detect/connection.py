@@ -18,17 +18,19 @@ _BROADCAST = b"\xff\xff\xff\xff"
 
 
 class Connection:
-    """`settled` tells that only SYN, FIN and RST can change anything more, `is_older` that its beginning was not seen.
+    """`key` and `back` are the flow keys of its packets and of the answers. `settled` tells that only SYN, FIN and
+    RST can change anything more, `is_older` that its beginning was not seen.
 
     `closing` has a bit for each end that has sent FIN. `proof` is what the acknowledgement of the SYN-ACK must say.
     `mark` is since when, and from which counts on, `Busy` is to be told next.
     """
 
-    __slots__ = ("attempts", "began", "closing", "is_older", "key", "last", "mark", "met", "over", "proof", "received",
-                 "received_packets", "sent", "sent_packets", "settled", "stray")  # fmt: skip
+    __slots__ = ("attempts", "back", "began", "closing", "is_older", "key", "last", "mark", "met", "over", "proof",
+                 "received", "received_packets", "sent", "sent_packets", "settled", "stray")  # fmt: skip
 
-    def __init__(self, key: bytes, began: Began) -> None:
+    def __init__(self, key: bytes, back: bytes, began: Began) -> None:
         self.key = key
+        self.back = back
         self.began = began
         self.stray: Stray | None = None
         self.is_older = False

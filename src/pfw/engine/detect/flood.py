@@ -71,6 +71,15 @@ class Window:
         if source in self.sources or len(self.sources) < COUNTED_MAX:
             self.sources[source] = self.sources.get(source, 0) + packets
 
+    def take(self, other: Window) -> None:
+        """Add what another window has, without its ports."""
+        self.last = max(self.last, other.last)
+        self.total.begun += other.total.begun
+        self.total.answered += other.total.answered
+        self.total.refused += other.total.refused
+        for source, packets in other.sources.items():
+            self.add_source(source, packets)
+
     def one_source(self) -> bytes | None:
         """Who sent nearly all, if it was one."""
         source = max(self.sources, key=self.sources.__getitem__, default=None)
@@ -78,26 +87,16 @@ class Window:
 
 
 class Flood:
-    """One destination: the windows that are not judged yet, and the flood that they are part of. `tried`
-    counts what may as well be a scan."""
+    """One destination: the windows that are not judged yet, and the flood that they are part of. `tried` counts what
+    may as well be a scan, `slow` is the long window of what is too little for one second."""
 
-    __slots__ = (
-        "_told",
-        "first",
-        "last",
-        "most",
-        "packets",
-        "seconds",
-        "source",
-        "sources",
-        "tried",
-        "what",
-        "windows",
-    )
+    __slots__ = ("_told", "first", "last", "most", "packets", "seconds", "slow", "source", "sources", "tried", "what",
+                 "windows")  # fmt: skip
 
     def __init__(self) -> None:
         self.windows: deque[Window] = deque()
         self.what = ""
+        self.slow: Window | None = None
         self._restart(0.0)
 
     def _restart(self, first: float) -> None:
@@ -147,8 +146,9 @@ class Flood:
         self.sources = max(self.sources, len(window.sources))
         self.first, self.last = min(self.first, window.start), max(self.last, window.last)
         self.packets += packets
-        self.most = max(self.most, packets)
-        self.seconds += 1
+        lasting_s = max(WINDOW_S, window.last - window.start)
+        self.most = max(self.most, round(packets / lasting_s))
+        self.seconds += round(lasting_s)
         self.what = what
 
     def is_due(self) -> bool:

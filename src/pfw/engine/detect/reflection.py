@@ -29,6 +29,8 @@ DESTINATIONS_MAX = 1_024
 DESTINATIONS_S = 120.0
 PACKETS_PER_S = 100
 SOURCES_MIN = 10
+SOURCES_ENOUGH = 30
+"""So many servers of one kind at once, however little each of them sends."""
 PACKETS_OF_FEW_PER_S = 500
 """A single reflector can send as much: memcached answers one question with a megabyte."""
 ANSWERED_SHARE = 0.2
@@ -131,9 +133,14 @@ class Reflection:
     def _judged(self, destination: bytes, port: int, flood: Flood, window: Window) -> None:
         if window.total.answered >= ANSWERED_SHARE * window.packets:
             return
-        has_searched = self._searches.peek((destination, port)) is not None
-        is_much = len(window.sources) >= (SEARCH_SOURCES_MIN if has_searched else SOURCES_MIN)
-        if window.packets < (PACKETS_PER_S if is_much else PACKETS_OF_FEW_PER_S) or (has_searched and not is_much):
+        many = len(window.sources)
+        if self._searches.peek((destination, port)) is not None:
+            is_much = many >= SEARCH_SOURCES_MIN
+        elif many >= SOURCES_MIN:
+            is_much = many >= SOURCES_ENOUGH or window.packets >= PACKETS_PER_S
+        else:
+            is_much = window.packets >= PACKETS_OF_FEW_PER_S
+        if not is_much:
             return
         mean = window.size_bytes // window.packets
         what = f"answers of {REFLECTORS[port]} that nobody had asked for, {mean} bytes each,"

@@ -135,8 +135,11 @@ class RogueRouter:
             yield from self._in_its_name(address, known, mac, seen.time, ends=False)
 
     def _is_its(self, known: _Router, mac: bytes, now: float) -> bool:
-        """Whether a MAC is the router's; who has been silent for long is replaced."""
-        if known.mac is None or is_shared(mac) or is_shared(known.mac):
+        """Whether a MAC is the router's; who has been silent for long is replaced. Where several share an address by
+        agreement, none of them can be told from a stranger."""
+        if known.mac is not None and is_shared(known.mac):
+            return True
+        if known.mac is None or is_shared(mac):
             known.mac = mac
         elif known.mac != mac and known.other == mac and now - known.last > ALIVE_S:
             known.mac, known.other = mac, None

@@ -25,6 +25,12 @@ REFUSED_PER_S = 1_000
 """SYNs of one source to a port that says that it is closed: a program that tries again at once makes some hundreds."""
 STRAYS_PER_S = 500
 """Other TCP packets of no connection, each from another source or source port."""
+SLOW_S = 10.0
+SLOW_SYNS = 300
+SLOW_SOURCES_MIN = 100
+"""The same more slowly, in SLOW_S: of so many that want something of a host some would get it. Who was a peer in
+BitTorrent is called by some dozens after it has left, and refuses."""
+SLOW_COMPLETED_SHARE = 0.05
 COMPLETED_SHARE = 0.2
 """Of the connections begun; above, it is only busy."""
 SURE_SECONDS = 3
@@ -152,10 +158,25 @@ class SynFlood:
             where = format_endpoint(destination, port)
         elif self._is_of_host(flood, window):
             where, counts = f"many ports of {format_address(destination)}", window.total
+        elif (slow := self._slow(flood, window)) is not None:
+            where, counts, window = format_address(destination), slow.total, slow
         else:
             return
         completed = f"{counts.answered} of the last {counts.begun}" if counts.answered else "none"
         flood.grow(window, counts.begun, f"connections to {where} begun and {completed} completed")
+
+    def _slow(self, flood: Flood, window: Window) -> Window | None:
+        """The long window that this one is part of, when it is too much."""
+        slow = flood.slow
+        if slow is None or not 0 <= window.start - slow.start < SLOW_S:
+            slow = flood.slow = Window(window.start)
+        slow.take(window)
+        total = slow.total
+        few = total.begun < SLOW_SYNS or len(slow.sources) < SLOW_SOURCES_MIN or total.refused > total.begun / 2
+        if few or total.answered >= SLOW_COMPLETED_SHARE * total.begun:
+            return None
+        flood.slow = None
+        return slow
 
     def _is_of_host(self, flood: Flood, window: Window) -> bool:
         total = window.total

@@ -21,7 +21,7 @@ from pfw.model.packet import ACK, FIN, ICMP, ICMPV6, PORT_PROTOCOLS, RST, SYN, T
 Numbers = Callable[[Item], tuple[int, int] | None]
 """The sequence and acknowledgement numbers of a TCP packet; None where the capture does not have them."""
 
-CONNECTIONS_MAX = 131_072
+CONNECTIONS_MAX = 65_536
 SILENCE_S = 3.0
 """So long nobody answers a first packet, and it counts as met with silence."""
 IDLE_S = {TCP: 3600.0, UDP: 60.0}
@@ -138,7 +138,8 @@ class Watch:
                 if not known.received_packets & _BUSY_MASK:
                     told = [*told, *known.busy(time)]
             else:
-                told = [*told, *self._first(key, time, size, flags)]
+                first = self._first(key, time, size, flags)
+                told = [*told, *first] if told else first
         return told if decoded is None else [*told, *self._special(decoded, time)]
 
     def end(self, now: float) -> list[Observation]:
@@ -151,30 +152,32 @@ class Watch:
             table.clear()
         return told
 
-    def _first(self, key: bytes, time: float, size: int, flags: int) -> Iterator[Observation]:
+    def _first(self, key: bytes, time: float, size: int, flags: int) -> Sequence[Observation]:
         """A packet of no connection that is known."""
         protocol, source, destination, tail = split_key(key)
         source_port, port = _PORTS.unpack(tail) if protocol in PORT_PROTOCOLS else (None, None)
         icmp_type = tail[2] if protocol in _NOT_CONNECTIONS else None
         if icmp_type is not None and icmp_type in _NOT_CONNECTIONS[protocol]:
-            return
+            return _NOTHING
+        told: Sequence[Observation]
         began = Began(time, protocol, source, destination, source_port, port, icmp_type, size)
-        known = Connection(key, began)
+        known = Connection(key, reverse_key(key), began)
         if protocol == TCP and flags & (SYN | ACK | RST | FIN) != SYN:
             stray = Stray(time, source, destination, source_port or 0, port or 0, flags, size)
             if not flags & ACK or flags & (SYN | RST):
-                yield stray
-                return
+                return (stray,)
             # Perhaps of a connection that is older than the capture: what follows tells.
             known.stray = stray
             known.is_older = True
+            told = _NOTHING
         else:
-            yield began
+            told = (began,)
         if len(self._forth) >= self._capacity and not self._make_room():
             self.refused += 1
-            return
+            return told
         self._forth[key] = self._waiting[key] = known
-        self._back[reverse_key(key)] = known
+        self._back[known.back] = known
+        return told
 
     def _went_on(self, known: Connection, item: Item) -> Iterator[Observation]:
         """Another packet of the end that began, which may change something."""
@@ -270,7 +273,7 @@ class Watch:
 
     def _forget(self, known: Connection) -> None:
         self._forth.pop(known.key, None)
-        self._back.pop(reverse_key(known.key), None)
+        self._back.pop(known.back, None)
         self._waiting.pop(known.key, None)
         self._spare.pop(known.key, None)
 
