@@ -75,6 +75,13 @@ def test_in_the_routers_name_that_it_is_none_any_more(dialogue):
     assert (alert.source, alert.target, alert.score) == (EVIL_MAC, GATE, 85)
 
 
+def test_the_lie_is_heard_before_the_router(dialogue):
+    dialogue.advertise(0, mac=EVIL_MAC, lifetime_s=0)
+    dialogue.advertise(1)
+    dialogue.advertise(2, mac=EVIL_MAC, lifetime_s=0)
+    assert {(each.source, each.target, each.score) for each in dialogue.found} == {(EVIL_MAC, GATE, 85)}
+
+
 def test_took_leave_again_and_again(dialogue):
     for time in range(6):
         dialogue.advertise(time, lifetime_s=0 if time & 1 else 1800)

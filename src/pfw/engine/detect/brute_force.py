@@ -266,7 +266,7 @@ def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
         score=55 if tries.is_thin else 80 if tries.count >= SURE else 65,
         evidence=f"{tries.count} short sessions of {LOGINS[port].name} at {where} in {lasted(tries.first, tries.last)},"
         f" each of about {mean} bytes: {'less' if tries.is_thin else 'no more'} than a failed login carries",
-        ban=(source,),
+        ban=() if tries.is_thin else (source,),  # a probe that only reads a greeting looks the same
     )
 
 

@@ -52,6 +52,7 @@ class _Router:
         "other_at",
         "other_ended",
         "prefixes",
+        "was_router",
     )
 
     def __init__(self) -> None:
@@ -59,6 +60,7 @@ class _Router:
         self.first: float | None = None
         self.last = 0.0
         self.lifetime_s = 0
+        self.was_router = False
         self.prefixes: set[bytes] = set()
         self.names: set[bytes] = set()
         self.endings: deque[float] = deque(maxlen=ENDINGS_MANY)
@@ -109,13 +111,18 @@ class RogueRouter:
             if self._first is None:
                 self._first = seen.source, seen.time
         if seen.source_mac is not None and not self._is_its(known, seen.source_mac, seen.time):
-            ends = not seen.lifetime_s and known.lifetime_s > 0
-            yield from self._in_its_name(seen.source, known, seen.source_mac, seen.time, ends=ends)
-            return
+            if not seen.lifetime_s or known.was_router:
+                ends = not seen.lifetime_s and known.lifetime_s > 0
+                yield from self._in_its_name(seen.source, known, seen.source_mac, seen.time, ends=ends)
+                return
+            # Whoever was heard first only said that it is none.
+            liar, known.mac = known.mac, seen.source_mac
+            yield from self._in_its_name(seen.source, known, liar, seen.time, ends=True)
         yield from self._goes_on(seen.source, known, seen.time)
         if not seen.lifetime_s and known.lifetime_s:
             yield from self._took_leave(seen, known)
         known.lifetime_s = seen.lifetime_s
+        known.was_router = known.was_router or seen.lifetime_s > 0
         if self._first is not None and seen.source != self._first[0]:
             self._judge(seen, known)
         if len(known.prefixes) < PREFIXES_MAX and len(known.names) < PREFIXES_MAX:
@@ -145,7 +152,9 @@ class RogueRouter:
             known.mac, known.other = mac, None
         return known.mac == mac
 
-    def _in_its_name(self, address: bytes, known: _Router, mac: bytes, now: float, *, ends: bool) -> Iterator[Alert]:
+    def _in_its_name(
+        self, address: bytes, known: _Router, mac: bytes | None, now: float, *, ends: bool
+    ) -> Iterator[Alert]:
         known.other, known.other_at = mac, now
         known.other_ended = ends
         if ends:
