@@ -54,7 +54,8 @@ def copy(tmp_path, name="program"):
 
 def test_a_plain_process():
     with running(CAT, "-", "-") as process:
-        wait_until(lambda: shown(process.pid) == CAT)
+        # The kernel has the executable first, the arguments a moment later.
+        wait_until(lambda: shown(process.pid) == CAT and program(process.pid).command)
         found = program(process.pid)
     assert (found.pid, found.path, found.command, found.script) == (process.pid, CAT, (CAT, "-", "-"), None)
     assert (found.uid, found.gid, found.user) == (os.geteuid(), os.getegid(), pwd.getpwuid(os.geteuid()).pw_name)

@@ -25,13 +25,21 @@ def test_wheel(fresh, tmp_path):
         (about,) = (name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(about).decode()
     folder = wheel.name.removesuffix("-py3-none-any.whl")
-    assert {"pfw/main.py", "pfw/model/flow.py", f"{folder}.dist-info/licenses/LICENSE"} <= names
+    assert {
+        "pfw/main.py",
+        "pfw/model/flow.py",
+        "pfw/drivers/label.bpf.o",
+        "pfw/api/org.pfw.Firewall.varlink",
+        f"{folder}.dist-info/licenses/LICENSE",
+    } <= names
     shared = {name.removeprefix(f"{folder}.data/data/") for name in names if ".data/" in name}
     assert shared == {
         "share/man/man1/pfw.1",
         "share/bash-completion/completions/pfw",
         "share/zsh/site-functions/_pfw",
         "share/fish/vendor_completions.d/pfw.fish",
+        "etc/xdg/autostart/pfw-agent.desktop",
+        "lib/systemd/user/pfw-agent.service",
     }
     assert "Requires-Dist: msgspec>=0.20\n" in metadata
     assert "Requires-Dist: scapy>=2.6; extra == 'monitor'\n" in metadata
