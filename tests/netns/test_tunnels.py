@@ -89,7 +89,7 @@ def test_ptunnel(captured, pair, net, tmp_path):
             curl = ("curl", "-sf", "--max-time", "5", "-o", tmp_path / "fetched", "http://127.0.0.1:9000/file")
             net.wait_until(lambda: pair.here.run(*curl, check=False).returncode == 0, "the file came")
 
-    found = captured(fetch, lambda data: len(data) > len(content))
+    found = captured(fetch, lambda data: len(data) > len(content) // 2)  # tcpdump may lose some
     assert [str(each.kind) for each in found] == ["icmp-tunnel"]
     assert (format_address(found[0].source), format_address(found[0].target)) == (net.here, net.there)
     assert found[0].score >= 85
