@@ -371,6 +371,21 @@ def test_too_many_prompts_wait():
     assert [prompt.id for prompt in talk.prompts.prompts] == [2, 5, 1, 6]
 
 
+def test_one_program_leaves_room_for_others():
+    talk = Talk(capacity=4)
+    talk("""
+        0   packet 1 curl 192.0.2.1:443             => publish #1 held 1
+        1   packet 2 curl 192.0.2.2:443             => publish #2 held 1
+        2   packet 3 curl 192.0.2.3:443             => publish #3 held 1
+        3   packet 4 curl 192.0.2.4:443             => release 4 block, publish #4 unanswered
+        4   packet 5 wget 192.0.2.1:443             => publish #5 held 1
+        5   packet 6 ssh 192.0.2.1:22               => release 6 block, publish #6 unanswered
+        6   answer #1 block once                    => release 1 block, gone #1
+        7   packet 7 curl 192.0.2.4:443             => publish #4 held 1
+    """)
+    assert talk.counts() == {"full": 2}
+
+
 def test_connections_decided_once_are_bounded():
     talk = Talk()
     for number in range(CONNECTIONS_MAX + 3):

@@ -131,7 +131,11 @@ class Asking:
         return verdict
 
     def _ask(self, packet: Queued, key: bytes, flow: Flow, owner: Found, verdict: Verdict, now: float) -> None:
-        subject = subject_of(flow, owner.program)
+        program = owner.program
+        if program is not None and program.path is None and owner.is_sure:
+            # It has ended, and its file is known all the same.
+            program = replace(program, path=self._force.path_of(owner))
+        subject = subject_of(flow, program)
         answered = self._remembering.answers.find(subject, now) if owner.is_sure else None
         if answered is not None:
             self._verdict(packet, accept=answered)
@@ -141,7 +145,7 @@ class Asking:
             return
         self.counts["asked"] += 1
         rule = verdict.rule or f"default {flow.direction}"
-        self.do(self.prompts.packet(packet.id, key, flow, subject, owner.program, owner.certainty, rule, now))
+        self.do(self.prompts.packet(packet.id, key, flow, subject, program, owner.certainty, rule, now))
 
     def _verdict(self, packet: Queued, *, accept: bool) -> None:
         with suppress(OSError):

@@ -30,12 +30,11 @@ Always = Callable[[Prompt, Answer], None]
 
 
 class _Held(Struct):
-    """An answer's element in the kernel."""
+    """An answer's element in the kernel. `process` is the one whose end it lasts to; None for one with a time."""
 
     set_name: str
     key: bytes
-    pid: int
-    started: int
+    process: tuple[int, int] | None
 
 
 class Remembering:
@@ -77,7 +76,7 @@ class Remembering:
         if now - self._renewed > RENEWED_S / 3 or now < self._renewed:
             self._renewed = now
             for held in list(self._held.values()):
-                if (held.pid, held.started) in self._processes:
+                if held.process in self._processes:
                     self._write(held, RENEWED_S * 1000)
 
     def _put(self, prompt: Prompt, answer: Answer) -> None:
@@ -96,7 +95,8 @@ class Remembering:
         name, key = answer_key(
             place, answer.allow, answer.scope, mark, subject.remote, subject.protocol, subject.port
         )  # fmt: skip
-        held = _Held(name, key, program.pid, program.started)
+        process = (program.pid, program.started) if answer.lasting is Lasting.PROGRAM else None
+        held = _Held(name, key, process)
         self._drop(reach(subject, answer.scope))
         self._held[reach(subject, answer.scope)] = held
         self._write(held, (answer.seconds or RENEWED_S) * 1000)

@@ -39,6 +39,9 @@ from pfw.model.verdict import Action
 PROMPTS_MAX = 1000
 """Waiting, and as many unanswered, about 1 kB each. Nobody answers so many; more would only hide the first ones."""
 
+SHARE = 0.75
+"""So much of these places one program may take: who asks about a thousand addresses leaves room for the others."""
+
 HELD_MAX = 8
 """Packets that wait for one answer. A browser opens six connections to a host; with PROMPTS_MAX it is more than the
 1,024 packets that the kernel's queue holds unless told otherwise (nfnetlink_queue.c, NFQNL_QMAX_DEFAULT)."""
@@ -223,7 +226,7 @@ class Prompts:
 
     def _ask(self, entry: _Entry, prompt: Prompt, packet_id: int, flow_key: bytes) -> list[PromptCommand]:
         """Ask what nobody could be asked until now, or keep it for later."""
-        if self._attended and len(self._waiting) < self._capacity:
+        if self._attended and self._has_room(prompt.subject.program):
             self._unanswered.pop(prompt.id, None)
             entry.prompt = replace(prompt, state=State.WAITING, until=prompt.asked + self._timeout_s)
             entry.was_asked = True
@@ -236,6 +239,13 @@ class Prompts:
         if prompt.id not in self._unanswered:
             commands += [*self._keep(entry), Publish(entry.view())]
         return commands
+
+    def _has_room(self, program: str) -> bool:
+        """Whether another prompt of a program may wait."""
+        if len(self._waiting) < self._capacity * SHARE:
+            return True
+        own = sum(entry.prompt.subject.program == program for entry in self._waiting.values())
+        return len(self._waiting) < self._capacity and own < self._capacity * SHARE
 
     def _join(self, entry: _Entry, packet_id: int, flow_key: bytes) -> list[PromptCommand]:
         """One more packet for a prompt that waits, or that was asked in vain."""
