@@ -8,8 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from argparse import Namespace
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from pfw.cli import enforcement as screen
@@ -20,7 +19,6 @@ from pfw.commands.enforcing import apply, outcome_lines
 from pfw.daemon import backends, enforcing
 from pfw.daemon.state import Entry, State
 from pfw.drivers import clock
-from pfw.drivers.store import write
 from pfw.model.flow import Moment
 from pfw.model.text import printable
 from pfw.policy.convert import to_full
@@ -129,7 +127,7 @@ def _take_up(remembered: State, path: Path, before: bytes, after: bytes, options
     """Write the file and put it in force, where the firewall is on with this file; what was done."""
     known = backends.in_force(remembered)
     _remember(remembered, path, before, "as it was")
-    with _written(path, after):
+    with enforcing.written(path, rules.read(path), after):
         said: list[str] = []
         if known is not None and known[1].path == str(path) and known[0].live() is not None:
             wanted = enforcing.Wanted(
@@ -143,22 +141,6 @@ def _take_up(remembered: State, path: Path, before: bytes, after: bytes, options
             said = outcome_lines(apply(remembered, wanted), wanted)
         _remember(remembered, path, after, why)
     return said
-
-
-@contextmanager
-def _written(path: Path, content: bytes) -> Iterator[None]:
-    """Within, the file has this content; afterwards too, unless it could not be put in force."""
-    real = Path(os.path.realpath(path))
-    status = real.stat()
-    before = rules.read(real)
-    write(real, content, status.st_mode & 0o7777, status)
-    try:
-        yield
-    except enforcing.UnfinishedError:
-        raise  # what is in the file now is in force
-    except BaseException:
-        write(real, before, status.st_mode & 0o7777, status)
-        raise
 
 
 def _remember(remembered: State, path: Path, content: bytes, why: str) -> None:
@@ -176,8 +158,7 @@ def _file(remembered: State, options: Namespace) -> str | None:
 
 
 def _now() -> Moment:
-    now = clock.now()
-    return Moment(now, clock.utc_offset_s(now))
+    return clock.moment()
 
 
 @told()
@@ -218,7 +199,7 @@ def _undo(remembered: State, options: Namespace) -> int:
 
 def _restore(remembered: State, path: Path, text: bytes, options: Namespace) -> list[str]:
     known = backends.in_force(remembered)
-    with _written(path, text):
+    with enforcing.written(path, rules.read(path), text):
         if known is None or known[1].path != str(path) or known[0].live() is None:
             return []
         wanted = enforcing.Wanted(

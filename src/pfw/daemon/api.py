@@ -19,7 +19,7 @@ from pfw.daemon.attribution import Found
 from pfw.drivers import clock, processes
 from pfw.model.flow import Direction, Flow
 from pfw.model.packet import TCP
-from pfw.model.program import Certainty, Program
+from pfw.model.program import Program
 from pfw.model.prompt import (
     Answer,
     Changed,
@@ -182,12 +182,11 @@ class Api:
             program = processes.program(asked.pid)
             if program is None:
                 raise told.failure(told.NoSuchProgram())
-            owner = Found(program=program, certainty=Certainty.PROC, uid=program.uid, gid=program.gid)
-            return told.Program.of(program), owner
+            return told.Program.of(program), Found.of_process(program)
         path = os.path.realpath(asked.path or "")
         if not os.path.isfile(path):
             raise told.failure(told.NoSuchProgram())
-        return None, Found(program=Program(pid=0, path=path), certainty=Certainty.PROC)
+        return None, Found.of_process(Program(pid=0, path=path))
 
     def _reload(self, _: Nothing, __: Peer) -> told.ReloadResult:
         self._service.force.forget()

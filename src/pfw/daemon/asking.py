@@ -21,7 +21,7 @@ from pfw.drivers.nfqueue import QueueReader
 from pfw.enforce.programs import written
 from pfw.engine.prompts import Prompts
 from pfw.model.event import Source
-from pfw.model.flow import Direction, Flow, Moment, make_flow, split_key
+from pfw.model.flow import Direction, Flow, make_flow, split_key
 from pfw.model.prompt import PromptCommand, Release, Remember, subject_of
 from pfw.model.verdict import Action, Verdict
 from pfw.wire.error import WireError
@@ -111,7 +111,7 @@ class Asking:
     def _decide(self, packet: Queued, key: bytes, flow: Flow, owner: Found) -> None:
         self._force.refresh()
         now = clock.now()
-        verdict = self._verdict_on(flow, owner, now)
+        verdict = self._verdict_on(flow, owner)
         if flow.app:
             self._note(flow.app, str(verdict.action), now)
         if verdict.action is Action.ASK:
@@ -120,8 +120,8 @@ class Asking:
         self.counts["decided" if owner.is_sure else "unsure"] += 1
         self._verdict(packet, accept=verdict.action is Action.ALLOW)
 
-    def _verdict_on(self, flow: Flow, owner: Found, now: float) -> Verdict:
-        moment = Moment(now, clock.utc_offset_s(now))
+    def _verdict_on(self, flow: Flow, owner: Found) -> Verdict:
+        moment = clock.moment()
         verdict = self._force.decide(flow, moment)
         if verdict.action is Action.UNKNOWN and not owner.is_sure:
             # A person may decide about a connection of which nobody knows the program.
@@ -156,11 +156,7 @@ def _read(packet: Queued) -> tuple[bytes, Flow] | None:
     """The flow key of a packet and its flow, so far without a direction of its own; None for what is none."""
     payload = packet.payload
     source = Source(_LINKTYPE_RAW, None)
-    ((key, _, _, _, _, _, decoded),) = scan(
-        source, payload, [(0.0, 0, len(payload), packet.full_bytes or len(payload))]
-    )
-    if key is None:
-        key = decoded.key if decoded is not None else None
+    ((key, *_),) = scan(source, payload, [(0.0, 0, len(payload), packet.full_bytes or len(payload))])
     if key is None:
         return None
     protocol, sender, receiver, tail = split_key(key)

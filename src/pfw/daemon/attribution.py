@@ -39,6 +39,17 @@ class Found(Struct, frozen=True, kw_only=True):
     def is_sure(self) -> bool:
         return self.certainty is not Certainty.GUESS
 
+    @classmethod
+    def held(cls, program: Program | None, certainty: Certainty, uid: int) -> Found:
+        """Whose a socket of this user is, as those tell who hold it."""
+        gid = program.gid if program is not None else 0
+        return cls(program=program, certainty=certainty, uid=uid, gid=gid)
+
+    @classmethod
+    def of_process(cls, program: Program) -> Found:
+        """Whose the sockets of a process are."""
+        return cls.held(program, Certainty.PROC, program.uid)
+
 
 class Attribution:
     """Finds owners. Raises OSError where the kernel does not answer."""
@@ -78,29 +89,20 @@ class Attribution:
         mine = [each for each in sockets if uid is None or each.uid == uid]
         if not mine:
             return Found(uid=uid or 0)
-        program, certainty = self._holders.owner(*mine)
-        return Found(
-            program=program, certainty=certainty, uid=mine[0].uid, gid=program.gid if program is not None else 0
-        )  # fmt: skip
-
-    def knows(self, sock: DiagSocket) -> bool:
-        """Whether the kernel noted who used a socket."""
-        return self._labels is not None and self._labels.owner(sock.cookie) is not None
+        return Found.held(*self._holders.owner(*mine), mine[0].uid)
 
     def of_socket(self, sock: DiagSocket) -> Found:
         """Whose a socket is."""
+        return self.noted(sock) or Found.held(*self._holders.owner(sock), sock.uid)
+
+    def noted(self, sock: DiagSocket) -> Found | None:
+        """Whose a socket is, as the kernel noted it; None where it did not."""
         noted = self._labels.owner(sock.cookie) if self._labels is not None else None
-        if noted is not None:
-            return Found(
-                program=self._noted(noted),
-                certainty=Certainty.LABEL,
-                file=noted.file,
-                uid=noted.uid,
-                gid=noted.gid,
-            )
-        program, certainty = self._holders.owner(sock)
-        gid = program.gid if program is not None else 0
-        return Found(program=program, certainty=certainty, uid=sock.uid, gid=gid)
+        if noted is None:
+            return None
+        return Found(
+            program=self._noted(noted), certainty=Certainty.LABEL, file=noted.file, uid=noted.uid, gid=noted.gid
+        )  # fmt: skip
 
     def _sockets(self, flow: Flow, interface_index: int, uid: int | None) -> tuple[DiagSocket, ...]:
         if flow.port is None or flow.source_port is None:
@@ -172,17 +174,17 @@ class OpenSockets:
         for key in ((flow.protocol, local, local_port, remote, remote_port), (flow.protocol, local, local_port),
                     (flow.protocol, None, local_port)):  # fmt: skip
             sock = self._by_end.get(key)
-            if sock is not None and (sock.inode or self._attribution.knows(sock)):
-                return self._of(sock)
+            noted = self._attribution.noted(sock) if sock is not None else None
+            if noted is not None:
+                return noted
+            if sock is not None and sock.inode:
+                return self._of_holders(sock)
         return Found()
 
-    def _of(self, sock: DiagSocket) -> Found:
-        if self._attribution.knows(sock):
-            return self._attribution.of_socket(sock)
+    def _of_holders(self, sock: DiagSocket) -> Found:
         if self._held is None:
             self._held = owners(self._by_end.values())
-        program, certainty = self._held.get(sock.inode, (None, Certainty.GUESS))
-        return Found(program=program, certainty=certainty, uid=sock.uid, gid=program.gid if program is not None else 0)
+        return Found.held(*self._held.get(sock.inode, (None, Certainty.GUESS)), sock.uid)
 
     def _add(self, protocol: int, sock: DiagSocket) -> None:
         """By both ends, by its own end, or by its port, as far as it has them."""

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from pfw.drivers import clock, netfilter, netlink
 from pfw.model.address import AddressSet
-from pfw.model.flow import Direction, Flow, Moment
+from pfw.model.flow import Direction, Flow
 from pfw.model.policy import Policy
 from pfw.model.verdict import Action
 from pfw.policy.decide import Decider
@@ -53,8 +53,7 @@ def cut_forbidden(policy: Policy, describe: Describe | None = None) -> Cut:
     if not entries:
         return Cut()  # a policy of many rules takes its time to be made ready
     decider = Decider(policy)
-    now = clock.now()
-    moment = Moment(now, clock.utc_offset_s(now))
+    moment = clock.moment()
     view = View(local, asks_interface=any(rule.interfaces for rule in policy.rules))
     forbidden, unknown = [], 0
     for entry in entries:

@@ -8,7 +8,10 @@ policy or the new one (`guard.py`).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -23,6 +26,7 @@ from pfw.daemon.nftables import Nftables
 from pfw.daemon.state import CURRENT, GUARD_REPORT, PENDING, Applied, Named, Pending, State
 from pfw.drivers import clock
 from pfw.drivers.programs import RefusedError, run
+from pfw.drivers.store import write
 from pfw.enforce.conditions import Place, Plan
 from pfw.enforce.plan import make_plan, only_bans
 from pfw.model.address import AddressSet
@@ -282,6 +286,21 @@ def up(state: State, wanted: Wanted, tell: Callable[[str], None]) -> Outcome:
     """
     with state.files.locked():
         return _Up(state, wanted, tell).run()
+
+
+@contextmanager
+def written(path: Path, before: bytes, content: bytes) -> Iterator[None]:
+    """Within, a policy file has this content; afterwards too, unless it could not be put in force. Raises OSError."""
+    real = Path(os.path.realpath(path))
+    status = real.stat()
+    write(real, content, status.st_mode & 0o7777, status)
+    try:
+        yield
+    except UnfinishedError:
+        raise  # what is in the file now is in force
+    except BaseException:
+        write(real, before, status.st_mode & 0o7777, status)
+        raise
 
 
 def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan: Plan) -> str:

@@ -25,7 +25,7 @@ from pfw.enforce.programs import MASK, gather, spread
 from pfw.engine.limits import Buckets
 from pfw.model.flow import Flow, Moment
 from pfw.model.policy import Policy, PolicyError
-from pfw.model.program import Certainty, Program
+from pfw.model.program import Program
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.decide import Decider
 from pfw.policy.load import load
@@ -120,11 +120,7 @@ class Force:
 
     def mark_of_process(self, program: Program) -> int | None:
         """The label of a process' sockets; None where its program has none."""
-        owner = Found(program=program, certainty=Certainty.PROC, uid=program.uid, gid=program.gid)
-        found = self.class_of(owner)
-        if found is None:
-            return None
-        return self.own.get(self.own_key(program.path or "", found.bits), found.mark)
+        return self.label(Found.of_process(program))
 
     def look_at_routes(self) -> bool:
         """Read anew by which marks others route; whether that has changed."""

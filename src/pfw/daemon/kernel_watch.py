@@ -147,9 +147,7 @@ class KernelWatch:
         interface = self._interface(packet)
         source = Source(_LINKTYPE_RAW, interface)
         payload = packet.payload
-        ((key, _, size, flags, _, _, decoded),) = scan(source, payload, [(at, 0, len(payload), len(payload))])
-        if key is None:
-            key = decoded.key if decoded is not None else None
+        ((key, _, size, flags, *_),) = scan(source, payload, [(at, 0, len(payload), len(payload))])
         if key is None:
             return []
         self._packets += 1

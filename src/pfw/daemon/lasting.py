@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pfw.daemon import backends, enforcing
 from pfw.daemon.state import State
-from pfw.drivers.store import write
 from pfw.model.address import format_address
 from pfw.model.flow import Direction
 from pfw.model.packet import PORT_PROTOCOLS, protocol_name
@@ -71,13 +70,9 @@ def add_rule(state: State, prompt: Prompt, answer: Answer, tell: Callable[[str],
             policy=load(content, str(path)), path=known[1].path, content=content, backend=known[0].name,
             force=True, why=edited.name,
         )  # fmt: skip
-        status = path.stat()
-        write(path, content, status.st_mode & 0o7777, status)
         try:
-            enforcing.up(state, wanted, tell)
+            with enforcing.written(path, before, content):
+                enforcing.up(state, wanted, tell)
         except enforcing.UnfinishedError as error:
             tell(str(error))
-        except BaseException:
-            write(path, before, status.st_mode & 0o7777, status)
-            raise
         return edited.name

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from pfw.daemon import machine
 from pfw.drivers import clock
-from pfw.model.flow import Flow, Moment
+from pfw.model.flow import Flow
 from pfw.model.policy import Policy
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.match import decide_slowly
@@ -24,8 +24,7 @@ class LockoutError(Exception):
 def check_lockout(policy: Policy, describe: Callable[[Flow], Flow] | None = None) -> None:
     """Raises LockoutError where the policy, with its block lists, would cut the remote session that asks; where
     that cannot be told, any remote login."""
-    now = clock.now()
-    moment = Moment(now, clock.utc_offset_s(now))
+    moment = clock.moment()
     for session in machine.own_sessions() or machine.login_sessions():
         flow = session.flow()
         verdict = decide_slowly(policy, flow if describe is None else describe(flow), moment)

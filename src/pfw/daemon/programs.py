@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from pfw.daemon.state import State
 from pfw.drivers import bpffs, labels, netlink, store
 from pfw.drivers.labels import Labels
-from pfw.enforce.conditions import CannotError, Classes, ProgramClass
+from pfw.enforce.conditions import CannotError, Classes, OfUser, ProgramClass
 from pfw.enforce.programs import Labelling, gather, labels_max, spread
 from pfw.model.policy import Policy
 from pfw.model.program import File
@@ -30,7 +30,6 @@ from pfw.wire.error import WireError
 
 BOOK = "labels.json"
 RUNNING = "daemon.json"
-BPFFS = Path("/sys/fs/bpf")
 OFTEN_ROUTED = (0xCA6C, 0x6D6F6C65)
 """The marks of wg-quick (51820) and Mullvad, whose routing may come when labels have been given already."""
 FILES_MAX = 16384
@@ -207,23 +206,20 @@ class Programs:
         self.classes = classes
         self._put_users()
         files, self.known = self.known, {}
-        self.add_paths(each.path for each in classes.all if each.is_one and each.path is not None)
+        self.add_paths(classes.paths)
         for file, known in files.items():
             if file in self.known:
                 os.close(known.descriptor)
             else:
                 self.known[file] = known
         stale = [file for file in self._labels.programs() if file not in self.known]
-        self._labels.put_programs(
-            {file: self.own.get(file, self.class_of(file).mark) if not self.class_of(file).is_one
-             else self.class_of(file).mark for file in self.known}
-        )  # fmt: skip
+        self._labels.put_programs({file: self._mark(file) for file in self.known})
         self._labels.remove_programs(stale)
 
     def add_paths(self, paths: Iterable[str]) -> dict[File, str]:
         """Label the files at these paths; which were found."""
         opened: dict[int, str] = {}
-        for path in dict.fromkeys(paths):
+        for path in paths:
             with suppress(OSError):
                 opened[os.open(path, os.O_PATH | os.O_CLOEXEC)] = path
         return self._add(opened)
@@ -249,9 +245,8 @@ class Programs:
     def look_again(self) -> None:
         """Label what the paths of the policy lead to by now."""
         self._forget_changed()
-        paths = {each.path for each in self.classes.all if each.is_one and each.path is not None}
         there = {known.path for known in self.known.values() if os.fstat(known.descriptor).st_nlink}
-        self.add_paths(paths - there)
+        self.add_paths(path for path in self.classes.paths if path not in there)
 
     def _forget_changed(self) -> None:
         """Take the label from files that were moved away, or of whose content a rule speaks and it changed."""
@@ -283,8 +278,12 @@ class Programs:
             self._make_room()
             self.known[file] = Known(path, sha256, descriptor, changed)
             found[file] = path
-        self._labels.put_programs({file: self.own.get(file, self.class_of(file).mark) for file in found})
+        self._labels.put_programs({file: self._mark(file) for file in found})
         return found
+
+    def _mark(self, file: File) -> int:
+        found = self.class_of(file)
+        return found.mark if found.is_one else self.own.get(file, found.mark)
 
     def _make_room(self) -> None:
         """Let go of the file that was labelled first, and that neither the policy names nor an answer is about."""
@@ -302,7 +301,7 @@ class Programs:
         groups: dict[int, int] = {}
         for at, lists in enumerate(self.classes.users):
             for each in lists:
-                table, numbers = (users, each.uids) if hasattr(each, "uids") else (groups, each.gids)
+                table, numbers = (users, each.uids) if isinstance(each, OfUser) else (groups, each.gids)
                 for number in numbers:
                     table[number] = table.get(number, 0) | 1 << at
         plain = {(each.path, each.sha256): each.mark for each in self.classes.all if not each.bits}
@@ -342,7 +341,7 @@ def prepare(classes: Classes | None) -> None:
         return
     programs = Programs(pinned, classes)
     try:
-        programs.add_paths(each.path for each in classes.all if each.is_one and each.path is not None)
+        programs.add_paths(classes.paths)
     finally:
         for known in programs.known.values():
             os.close(known.descriptor)

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from pfw.daemon.attribution import Found
 from pfw.daemon.force import Force
-from pfw.drivers import clock, netfilter
+from pfw.drivers import clock, netfilter, processes
 from pfw.enforce.conditions import Place
 from pfw.enforce.nft_answers import answer_key
 from pfw.enforce.nft_table import TABLE
@@ -105,9 +105,7 @@ class Remembering:
         element = netfilter.SetElement(held.key, left_ms)
         try:
             with suppress(FileNotFoundError):
-                netfilter.change_set(
-                    TABLE, [netfilter.SetChange(held.set_name, "delete", [netfilter.SetElement(held.key)])]
-                )
+                _delete(held)
             netfilter.change_set(TABLE, [netfilter.SetChange(held.set_name, "add", [element])])
         except OSError as error:
             # The table in user space knows it: it is decided there.
@@ -120,9 +118,7 @@ class Remembering:
         held = self._held.pop(covered, None)
         if held is not None:
             with suppress(OSError):
-                netfilter.change_set(
-                    TABLE, [netfilter.SetChange(held.set_name, "delete", [netfilter.SetElement(held.key)])]
-                )
+                _delete(held)
 
     def _follow(self, pid: int, started: int) -> bool:
         """Hear of the end of a process; False where it has ended."""
@@ -132,9 +128,7 @@ class Remembering:
             descriptor = os.pidfd_open(pid)
         except OSError:
             return False
-        from pfw.drivers.processes import started as started_at
-
-        if abs((started_at(pid) or 0) - started) > 1:
+        if abs((processes.started(pid) or 0) - started) > 1:
             os.close(descriptor)
             return False
         self._processes[pid, started] = descriptor
@@ -147,3 +141,8 @@ class Remembering:
         os.close(descriptor)
         for over in self.answers.ended(pid, started):
             self._forget(over.subject, over.answer)
+
+
+def _delete(held: _Held) -> None:
+    """Take an answer out of the kernel's set. Raises OSError, FileNotFoundError where it is not there any more."""
+    netfilter.change_set(TABLE, [netfilter.SetChange(held.set_name, "delete", [netfilter.SetElement(held.key)])])

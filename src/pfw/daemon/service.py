@@ -12,6 +12,7 @@ import grp
 import os
 import resource
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -329,8 +330,6 @@ def _group() -> int | None:
 
 def _notify(text: str) -> None:
     """Tell the service manager, where there is one (sd_notify(3))."""
-    import socket
-
     address = os.environ.get("NOTIFY_SOCKET", "")
     if address:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:

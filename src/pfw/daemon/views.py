@@ -14,12 +14,12 @@ from pfw.daemon.connections import View
 from pfw.daemon.force import Force
 from pfw.drivers import clock, netfilter, netlink, procfs
 from pfw.model.address import format_address
-from pfw.model.flow import Direction, Flow, Moment
+from pfw.model.flow import Direction, Flow
 from pfw.model.packet import TCP, UDP, protocol_name
-from pfw.model.program import Certainty, Program
+from pfw.model.program import Program
 from pfw.model.prompt import Prompt
-from pfw.model.rule import App, Rule
-from pfw.policy.match import Answer, conditions
+from pfw.model.rule import Rule
+from pfw.policy.match import Answer, conditions, fits
 from pfw.policy.services import Services
 from pfw.policy.wording import summary
 from pfw.wire.conntrack import Entry
@@ -96,7 +96,7 @@ class Connections:
         local, local_port = (flow.destination, flow.port) if incoming else (flow.source, flow.source_port)
         remote, remote_port = (flow.source, flow.source_port) if incoming else (flow.destination, flow.port)
         sent, received = (entry.reply_bytes, entry.bytes) if incoming else (entry.bytes, entry.reply_bytes)
-        verdict = self._force.decide(self._force.described(flow, owner), _moment())
+        verdict = self._force.decide(self._force.described(flow, owner), clock.moment())
         return told.Connection(
             direction=str(flow.direction),
             protocol=protocol_name(flow.protocol),
@@ -127,7 +127,7 @@ def reasons(rules: tuple[Rule, ...], flow: Flow) -> list[told.Reason]:
     for rule in rules:
         if not rule.enabled or rule.directions == {Direction.FORWARD}:
             continue
-        answers = conditions(rule, flow, _moment())
+        answers = conditions(rule, flow, clock.moment())
         given = [answers[field] for field in _OWNER_FIELDS]
         if Answer.NO in given:
             continue
@@ -179,25 +179,15 @@ class Census:
             )
 
     def _label(self, path: str) -> int | None:
-        owner = Found(program=Program(pid=0, path=path), certainty=Certainty.PROC)
-        found = self._force.class_of(owner)
+        found = self._force.class_of(Found.of_process(Program(pid=0, path=path)))
         return None if found is None else self._force.own.get(path, found.mark)
 
     def _rules(self, path: str) -> Iterator[str]:
         for rule in self._force.policy.rules if self._force.policy is not None else ():
-            if any(_runs(app, path) for app in rule.apps or ()):
+            if any(fits(app.path, path) for app in rule.apps or ()):
                 yield rule.name
-
-
-def _runs(app: App, path: str) -> bool:
-    return path.startswith(app.path[:-1]) if app.path.endswith("*") else path == app.path
 
 
 class _Seen(Struct):
     last: float = 0.0
     verdicts: Counter[str] = field(default_factory=Counter)
-
-
-def _moment() -> Moment:
-    now = clock.now()
-    return Moment(now, clock.utc_offset_s(now))

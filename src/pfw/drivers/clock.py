@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from functools import lru_cache
 
+from pfw.model.flow import Moment
+
 _STEP_S = 900
 """Zones change on quarters of an hour: within one the offset is the same."""
 
@@ -12,6 +14,12 @@ _STEP_S = 900
 def now() -> float:
     """Seconds since 1970."""
     return time.time()
+
+
+def moment() -> Moment:
+    """Now, by both clocks."""
+    at = now()
+    return Moment(at, utc_offset_s(at))
 
 
 def utc_offset_s(at: float) -> int:

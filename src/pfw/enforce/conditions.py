@@ -16,6 +16,7 @@ from pfw.model.address import Range
 from pfw.model.rule import Limit as RuleLimit
 from pfw.model.rule import PortRange, Schedule
 from pfw.model.verdict import Action
+from pfw.policy.match import fits
 
 IPV4, IPV6 = 4, 6
 """Families, as conditions name them."""
@@ -200,11 +201,7 @@ class ProgramClass(Struct, frozen=True):
         """Whether a program with this path is in it, unless it is in one before it."""
         if self.path is None:
             return True
-        if path is None:
-            return False
-        if self.path.endswith("*"):
-            return path.startswith(self.path[:-1])
-        return path == self.path and self.sha256 in (None, sha256)
+        return path is not None and fits(self.path, path) and self.sha256 in (None, sha256)
 
 
 class Classes(Struct, frozen=True):
@@ -215,6 +212,11 @@ class Classes(Struct, frozen=True):
     users: tuple[tuple[OfUser | OfGroup, ...], ...] = ()
     hashed: frozenset[str] = frozenset()
     """The paths of which some rule wants to know what the file holds."""
+
+    @property
+    def paths(self) -> list[str]:
+        """The paths that name one program each, without repetition."""
+        return list(dict.fromkeys(each.path for each in self.all if each.is_one and each.path is not None))
 
     def of(self, path: str | None, sha256: str | None, uid: int, gid: int) -> ProgramClass:
         """The class of a program: the path of its executable, None for one that has none, what the file holds (asked

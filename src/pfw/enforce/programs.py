@@ -20,6 +20,7 @@ from pfw.enforce.conditions import CannotError, Classes, OfGroup, OfProgram, OfU
 from pfw.model.flow import Direction
 from pfw.model.policy import Policy
 from pfw.model.rule import App, Rule
+from pfw.policy.match import fits
 
 MASK = 0xFF003F00
 """The bits of a mark that are ours, unless told otherwise: beside those of Tailscale (0x00ff0000) and Kubernetes
@@ -78,11 +79,7 @@ def of_rule(rule: Rule, classes: Classes, users: tuple[OfUser | OfGroup, ...] | 
 
 
 def _holds(app: App, each: ProgramClass) -> bool:
-    if each.path is None:
-        return False
-    if app.path.endswith("*"):
-        return each.path.startswith(app.path[:-1])
-    return app.path == each.path and app.sha256 in (None, each.sha256)
+    return each.path is not None and fits(app.path, each.path) and app.sha256 in (None, each.sha256)
 
 
 def spread(number: int, mask: int) -> int:

@@ -170,14 +170,20 @@ def read_name(payload: bytes, at: int) -> tuple[bytes, int]:
         at = start = target
 
 
-def _shown(name: bytes) -> str:
-    r"""A name as people write it, what is no letter, digit, hyphen or underscore as `\046` (RFC 1035, 5.1)."""
+def labels_of(name: bytes) -> list[bytes]:
+    """The labels of a name, each of which begins with its length."""
     labels = []
     at = 0
     while at < len(name):
         stop = at + 1 + name[at]
         labels.append(name[at + 1 : stop])
         at = stop
+    return labels
+
+
+def _shown(name: bytes) -> str:
+    r"""A name as people write it, what is no letter, digit, hyphen or underscore as `\046` (RFC 1035, 5.1)."""
+    labels = labels_of(name)
     text = b".".join(labels)
     if _PLAIN(text) and text.count(b".") == len(labels) - 1:
         return text.decode("ascii")

@@ -9,7 +9,7 @@ from struct import Struct as Layout
 
 from msgspec import Struct
 
-from pfw.wire.dns import past_name, read_name
+from pfw.wire.dns import labels_of, past_name, read_name
 from pfw.wire.error import WireError
 
 RECORDS_MAX = 256
@@ -62,10 +62,4 @@ def _check_records(payload: bytes, at: int, count: int) -> None:
 
 
 def _text(name: bytes) -> str:
-    labels = []
-    at = 0
-    while at < len(name):
-        stop = at + 1 + name[at]
-        labels.append(name[at + 1 : stop])
-        at = stop
-    return b".".join(labels).decode("latin-1")
+    return b".".join(labels_of(name)).decode("latin-1")

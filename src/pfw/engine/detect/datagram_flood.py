@@ -94,9 +94,7 @@ class UdpFlood:
 
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
-            for window in flood.rest(now):
-                self._judged(destination, flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged, destination):
                 yield _alert(Kind.UDP_FLOOD, destination, flood)
 
     def _began(self, seen: Began) -> Iterator[Alert]:
@@ -105,9 +103,7 @@ class UdpFlood:
         flood = self._floods.get(seen.destination, seen.time)
         if flood is None:
             return
-        for window in flood.ripe(seen.time):
-            self._judged(seen.destination, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(seen.time, self._judged, seen.destination):
             yield _alert(Kind.UDP_FLOOD, seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1
@@ -128,9 +124,7 @@ class UdpFlood:
         is_friend = self._friends.peek(frozenset((began.source, began.destination))) is not None
         if flood is None or (is_friend and not is_unwanted):
             return
-        for window in flood.ripe(seen.time):
-            self._judged(began.destination, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(seen.time, self._judged, began.destination):
             yield _alert(Kind.UDP_FLOOD, began.destination, flood)
         window = flood.at(seen.time)
         window.unwanted += seen.sent_packets * is_unwanted
@@ -227,9 +221,7 @@ class IcmpFlood:
 
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
-            for window in flood.rest(now):
-                self._judged(destination, flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged, destination):
                 yield _alert(Kind.ICMP_FLOOD, destination, flood)
 
     def _counted(self, began: Began, seen: Began | Busy) -> Iterator[Alert]:
@@ -237,9 +229,7 @@ class IcmpFlood:
         flood = self._floods.get(began.destination, seen.time) if packets else None
         if flood is None:
             return
-        for window in flood.ripe(seen.time):
-            self._judged(began.destination, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(seen.time, self._judged, began.destination):
             yield _alert(Kind.ICMP_FLOOD, began.destination, flood)
         window = flood.at(seen.time)
         window.add_source(began.source, packets)

@@ -7,6 +7,7 @@ told of, unless it is one that sent nearly all.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 
 from pfw.model.address import format_address
 
@@ -150,6 +151,18 @@ class Flood:
         self.most = max(self.most, round(packets / lasting_s))
         self.seconds += round(lasting_s)
         self.what = what
+
+    def is_due_at(self, now: float, judge: Callable[..., None], *whom: object) -> bool:
+        """Have the windows judged that can be, by `judge(*whom, flood, window)`; whether it is to be told of."""
+        for window in self.ripe(now):
+            judge(*whom, self, window)
+        return self.is_due()
+
+    def is_grown_at_end(self, now: float, judge: Callable[..., None], *whom: object) -> bool:
+        """The same where perhaps nothing more comes."""
+        for window in self.rest(now):
+            judge(*whom, self, window)
+        return self.has_grown()
 
     def is_due(self) -> bool:
         """Whether it is to be told of: whenever it has doubled."""

@@ -86,14 +86,10 @@ class Reflection:
 
     def end(self, now: float) -> Iterable[Alert]:
         for (destination, port), flood in self._floods.items():
-            for window in flood.rest(now):
-                self._judged(destination, port, flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged, destination, port):
                 yield _alert(destination, flood)
         for destination, flood in self._syn_acks.items():
-            for window in flood.rest(now):
-                self._judged_syn_acks(flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged_syn_acks):
                 yield _alert(destination, flood)
 
     def _answers(self, began: Began, time: float, packets: int, size_bytes: int) -> Iterator[Alert]:
@@ -109,9 +105,7 @@ class Reflection:
         flood = self._floods.get((began.destination, port), time)
         if flood is None:
             return
-        for window in flood.ripe(time):
-            self._judged(began.destination, port, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(time, self._judged, began.destination, port):
             yield _alert(began.destination, flood)
         window = flood.at(time)
         if packets == 1:
@@ -159,9 +153,7 @@ class Reflection:
         flood = self._syn_acks.get(seen.destination, seen.time)
         if flood is None:
             return
-        for window in flood.ripe(seen.time):
-            self._judged_syn_acks(flood, window)
-        if flood.is_due():
+        if flood.is_due_at(seen.time, self._judged_syn_acks):
             yield _alert(seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1

@@ -103,14 +103,10 @@ class SynFlood:
 
     def end(self, now: float) -> Iterable[Alert]:
         for destination, flood in self._floods.items():
-            for window in flood.rest(now):
-                self._judged(destination, flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged, destination):
                 yield self._alert(destination, flood)
         for destination, flood in self._strays.items():
-            for window in flood.rest(now):
-                self._judged_strays(destination, flood, window)
-            if flood.has_grown():
+            if flood.is_grown_at_end(now, self._judged_strays, destination):
                 yield self._alert(destination, flood)
         yield from self._judge_spread()
 
@@ -122,9 +118,7 @@ class SynFlood:
         flood = self._floods.get(began.destination, time)
         if flood is None:
             return
-        for window in flood.ripe(time):
-            self._judged(began.destination, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(time, self._judged, began.destination):
             yield self._alert(began.destination, flood)
         window = flood.at(time)
         window.total.begun += attempts
@@ -207,9 +201,7 @@ class SynFlood:
         flood = self._strays.get(seen.destination, seen.time)
         if flood is None:
             return
-        for window in flood.ripe(seen.time):
-            self._judged_strays(seen.destination, flood, window)
-        if flood.is_due():
+        if flood.is_due_at(seen.time, self._judged_strays, seen.destination):
             yield self._alert(seen.destination, flood)
         window = flood.at(seen.time)
         window.total.begun += 1
