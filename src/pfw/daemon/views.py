@@ -148,17 +148,19 @@ class Census:
 
     def note(self, path: str, action: str, now: float) -> None:
         """A connection of a program was decided, or asked about, by the daemon."""
-        seen = self._seen.pop(path, None) or _Seen()
-        seen.last = now
-        seen.verdicts[action] += 1
-        self._seen[path] = seen
-        if len(self._seen) > APPS_MAX:
-            self._seen.pop(next(iter(self._seen)))
+        self._last_seen(path, now).verdicts[action] += 1
 
     def see(self, path: str | None, now: float) -> None:
         """A program was seen to make a socket."""
         if path:
-            self._seen.setdefault(path, _Seen()).last = now
+            self._last_seen(path, now)
+
+    def _last_seen(self, path: str, now: float) -> _Seen:
+        seen = self._seen[path] = self._seen.pop(path, None) or _Seen()
+        seen.last = now
+        if len(self._seen) > APPS_MAX:
+            self._seen.pop(next(iter(self._seen)))
+        return seen
 
     def apps(self) -> Iterator[told.App]:
         force = self._force
