@@ -156,8 +156,9 @@ class Census:
             self._last_seen(path, now)
 
     def _last_seen(self, path: str, now: float) -> _Seen:
-        seen = self._seen[path] = self._seen.pop(path, None) or _Seen()
+        seen: _Seen = self._seen.pop(path, None) or _Seen()
         seen.last = now
+        self._seen[path] = seen
         if len(self._seen) > APPS_MAX:
             self._seen.pop(next(iter(self._seen)))
         return seen
