@@ -156,7 +156,7 @@ class Census:
             self._last_seen(path, now)
 
     def _last_seen(self, path: str, now: float) -> _Seen:
-        seen: _Seen = self._seen.pop(path, None) or _Seen()
+        seen = self._seen.pop(path, _Seen())
         seen.last = now
         self._seen[path] = seen
         if len(self._seen) > APPS_MAX:
