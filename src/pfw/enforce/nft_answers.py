@@ -14,10 +14,6 @@ from pfw.enforce import conditions as c
 from pfw.enforce import nft_text as text
 from pfw.enforce.conditions import Place, Plan
 from pfw.enforce.nft_table import (
-    LOG_BURST,
-    LOG_BYTES,
-    LOG_GROUP,
-    LOG_RATE,
     TABLE,
     TYPES,
     chain,
@@ -25,6 +21,7 @@ from pfw.enforce.nft_table import (
     filled_set,
     log_prefix,
     table,
+    tell,
 )
 from pfw.enforce.programs import written
 from pfw.model.packet import PORT_PROTOCOLS
@@ -66,10 +63,9 @@ def chains(plan: Plan, *, filled: bool) -> list[str]:
     made = {name: list[str]() for name in sorted(chain_names(plan))}
     if filled:
         allowed, refused = plan.verdicts[c.ANSWERED], plan.verdicts[c.REFUSED]
-        told = f'limit rate {LOG_RATE}/second burst {LOG_BURST} packets log prefix "{log_prefix(0, c.REFUSED)}"'
         made["answered"] = [f"{counted(allowed)} accept {text.comment(allowed.name)}"]
         made["refused"] = [
-            f"{counted(refused)} {told} group {LOG_GROUP} snaplen {LOG_BYTES} drop {text.comment(refused.name)}",
+            f"{counted(refused)} {tell(log_prefix(0, c.REFUSED))} drop {text.comment(refused.name)}",
             "drop",
         ]
         for place in _PLACES:

@@ -21,6 +21,8 @@ LONG_SET = 512
 LOG_GROUP, QUIET_GROUP = 7846, 7847
 """NFLOG groups: of what is told (blocked, or asked to be logged), and of what is allowed without a word, which
 only somebody who wants to see everything reads."""
+HISTORY_GROUP = 7849
+"""What is told goes here, too: for the history, beside whoever watches. A group has one reader."""
 NAMES_GROUP, NAMES_BYTES = 7848, 600
 """The group of answers of DNS, which the daemon reads: their first part, where the addresses are."""
 NAMES_RATE, NAMES_BURST = 200, 500
@@ -196,10 +198,9 @@ def ban_chains(verdict: Verdict) -> list[str]:
     stop = "goto banned"
     checks = {"saddr": [f"{word} saddr @{name} {stop}" for word, name in _ban_words()],
               "daddr": [f"{word} daddr @{name} {stop}" for word, name in _ban_words()]}  # fmt: skip
-    told = f'limit rate {LOG_RATE}/second burst {LOG_BURST} packets log prefix "{log_prefix(0, c.BANNED)}"'
     return [
         chain("banned", [
-            f"{counted(verdict)} {told} group {LOG_GROUP} snaplen {LOG_BYTES} drop {text.comment(verdict.name)}",
+            f"{counted(verdict)} {tell(log_prefix(0, c.BANNED))} drop {text.comment(verdict.name)}",
             f"counter name {over_counter(verdict.counter)} drop",
         ]),
         chain("ban_in", ["type filter hook prerouting priority raw; policy accept;", 'iifname "lo" accept',
@@ -227,6 +228,16 @@ def unhang_bans() -> str:
 def counted(verdict: Verdict) -> str:
     """Count a packet for a rule, and remember when that was."""
     return f"counter name {verdict.counter} update @{HITS} {{ numgen inc mod 1 offset {hit_number(verdict.counter)} }}"
+
+
+def tell(prefix: str) -> str:
+    """Tell of packets, so many a second, and end for those above."""
+    told = " ".join(log(prefix, group) for group in (LOG_GROUP, HISTORY_GROUP))
+    return f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets {told}"
+
+
+def log(prefix: str, group: int) -> str:
+    return f'log prefix "{prefix}" group {group} snaplen {LOG_BYTES}'
 
 
 def _ban_words() -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ from pfw.enforce.conditions import CannotError, Place, Plan, Step
 from pfw.enforce.lists import prefixes
 from pfw.enforce.nft_table import (
     BANS_MAX,
+    HISTORY_GROUP,
     LOG_BURST,
     LOG_BYTES,
     LOG_GROUP,
@@ -258,6 +259,7 @@ class _Renderer:
         if told:
             rate = f"-m limit --limit {LOG_RATE}/second --limit-burst {LOG_BURST} "
             lines.append(f"{rate}{text.comment(f't{verdict.counter[1:]} told')} {self._log(number, LOG_GROUP)}")
+            lines.append(f"{rate}{self._log(number, HISTORY_GROUP)}")
         elif self._tell_all and not verdict.quiet:
             lines.append(self._log(number, QUIET_GROUP))
         if verdict.action is Action.REJECT:

@@ -20,10 +20,6 @@ from pfw.enforce.ladder import Ladder, Stretch, pieces
 from pfw.enforce.nft_table import (
     HITS,
     HITS_TIMEOUT_S,
-    LOG_BURST,
-    LOG_BYTES,
-    LOG_GROUP,
-    LOG_RATE,
     LONG_SET,
     NAMES_BURST,
     NAMES_BYTES,
@@ -38,11 +34,13 @@ from pfw.enforce.nft_table import (
     counted,
     filled_set,
     is_told,
+    log,
     log_prefix,
     over_counter,
     remove,
     switch,
     table,
+    tell,
 )
 from pfw.enforce.tree import Node, Question, grow
 from pfw.model.verdict import Action
@@ -280,11 +278,8 @@ class _Renderer:
             return f"goto {self._verdict_chain(number)} {named}"
         if verdict.quiet:
             return f"counter name {verdict.counter} accept {named}"
-        told = f"{self._log(number, QUIET_GROUP)} " if self._tell_all else ""
+        told = f"{log(log_prefix(self._generation, number), QUIET_GROUP)} " if self._tell_all else ""
         return f"{counted(verdict)} {told}accept {named}"
-
-    def _log(self, number: int, group: int) -> str:
-        return f'log prefix "{log_prefix(self._generation, number)}" group {group} snaplen {LOG_BYTES}'
 
     def _verdict_chain(self, number: int) -> str:
         """The chain that counts, tells and ends: packets above the rate are counted once more, and not told."""
@@ -293,7 +288,7 @@ class _Renderer:
         if self._front + name not in self.chains:
             lines = self._open(name)
             ends = self._end(verdict.action)
-            told = f"limit rate {LOG_RATE}/second burst {LOG_BURST} packets {self._log(number, LOG_GROUP)}"
+            told = tell(log_prefix(self._generation, number))
             lines.append(f"{counted(verdict)} {told} {ends} {text.comment(verdict.name)}")
             lines.append(f"counter name {over_counter(verdict.counter)} {ends}")
         return self._front + name
