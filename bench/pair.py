@@ -16,6 +16,8 @@ from processes import BenchError
 NEAR, FAR, LISTED = "10.78.0.1", "10.78.0.2", "203.0.113.77"
 """The addresses of the ends; the far end has one more, which block lists have on them."""
 CABLE = "cable0"
+HOSTS = "10.80.0.0/16"
+"""As if behind the far end, which answers for all of them: see `Pair.add_hosts`."""
 
 _numbers = itertools.count(1)
 
@@ -40,6 +42,11 @@ class Pair:
                 _ip("-n", namespace, "addr", "add", f"{address}/24", "dev", CABLE)
             _ip("-n", namespace, "link", "set", CABLE, "up")
         _ip("-n", self.near, "route", "add", f"{LISTED}/32", "dev", CABLE)
+
+    def add_hosts(self) -> None:
+        """Let the far end have every address of HOSTS as its own."""
+        _ip("-n", self.far, "route", "add", "local", HOSTS, "dev", "lo")
+        _ip("-n", self.near, "route", "add", HOSTS, "via", FAR)
 
     def remove(self) -> None:
         for namespace in (self.near, self.far):

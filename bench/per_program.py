@@ -151,9 +151,13 @@ class PfwDaemon:
         self._running: Running | None = None
 
     @property
-    def pid(self) -> int:
+    def running(self) -> Running:
         assert self._running is not None
-        return self._running.pid
+        return self._running
+
+    @property
+    def pid(self) -> int:
+        return self.running.pid
 
     def up(self, text: str, *options: str) -> float:
         """How long it takes until it says that it is ready, in seconds. Raises BenchError where it does not."""

@@ -93,7 +93,8 @@ class Running:
 
     def kill(self) -> None:
         if self._process.returncode is None:
-            self._process.kill()
+            if not self.has_ended:
+                os.kill(self.pid, signal.SIGKILL)  # not Popen.kill, which takes the status of one that has ended
             self.wait()
 
     def fail(self, finished: Finished) -> BenchError:

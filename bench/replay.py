@@ -24,7 +24,7 @@ _LOCAL = ("--local", LOCAL4, "--local", LOCAL6)
 class Contender:
     """A program that reads a capture of `packets` packets, and what each of its runs gave.
 
-    One that `tells` prints JSON with the `packets` and the `seconds` that it measured itself.
+    One that `tells` prints JSON with the `packets` and the `seconds` (or `duration_s`) that it measured itself.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Contender:
             said = json.loads(finished.output)
             if said["packets"] != self.packets:
                 raise BenchError(f"{self.name} has read {said['packets']} packets instead of {self.packets}")
-            self.inside.append(self.packets / said["seconds"])
+            self.inside.append(self.packets / (said["seconds"] if "seconds" in said else said["duration_s"]))
         self.whole.append(self.packets / finished.wall_s)
         self.cpu_us.append(finished.cpu_s / self.packets * 1e6)
 

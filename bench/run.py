@@ -6,6 +6,7 @@
     python3 bench/run.py --only replay --runs 9     one part (no root: without live, memory and enforce)
     sudo python3 bench/run.py --only enforce        what filters: its cost, loading, bans, reloads
     sudo python3 bench/run.py --only programs       what tells programs apart: connections, daemons, labels
+    sudo python3 bench/run.py --only history        what remembers and notices: connections, scans, captures, commands
     sudo python3 bench/run.py --write README.md     replaces what stands between the bench marks there (of a group
                                                     that --only names, between its own)
 
@@ -23,11 +24,15 @@ import banning
 import connecting
 import cost
 import daemons
+import detecting
 import labelling
 import live
 import loading
 import matcher
 import memory
+import noticing
+import recalling
+import recording
 import reloading
 import replay
 import start
@@ -49,10 +54,15 @@ PARTS = {
     "connecting": connecting.measure,
     "daemons": daemons.measure,
     "labelling": labelling.measure,
+    "recording": recording.measure,
+    "noticing": noticing.measure,
+    "detecting": detecting.measure,
+    "recalling": recalling.measure,
 }
 GROUPS = {
     "enforce": ("cost", "loading", "banning", "reloading"),
     "programs": ("connecting", "daemons", "labelling"),
+    "history": ("recording", "noticing", "detecting", "recalling"),
 }
 """Parts that go together, under one name. (ufw and firewalld take part where `apt-get install ufw firewalld
 dbus-daemon` has been done.)"""

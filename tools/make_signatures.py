@@ -13,13 +13,18 @@ NAME = "docs/signatures.md"
 _HEAD = """\
 # Alerts and anomalies
 
-What `--eve FILE` can hold about single packets. (`tools/make_signatures.py` writes this page.)
+What `--eve FILE` can hold. (`tools/make_signatures.py` writes this page.)
 
 ## `alert`
 
 What no honest sender makes. `alert.gid` is 1 and `alert.rev` is 1. The range of the ids is for local use, and an id
 is never given to another signature. Severity 1 is the gravest, 3 the least. `firewall.log` and the screen use the words
 of the last column.
+"""
+_DETECTED = """\
+What the detectors of `pfw daemon` find in many packets. Severity goes by the score: 1 from 80 on, 2 from 60 on, else
+3. `pfw.evidence` says what was seen, `pfw.response` what was done, `pfw.app` which program had to do with it;
+`alert.action` is `blocked` where the source was banned.
 """
 _ANOMALIES = """\
 ## `anomaly`
@@ -32,6 +37,7 @@ decoder where it has one.
 def page() -> str:
     """What the file has to hold."""
     from pfw.engine.suspicion import TEXTS
+    from pfw.record.alerts import ALERTS
     from pfw.record.eve import CATEGORIES, SIGNATURES
     from pfw.wire.anomaly import ANOMALY_TEXTS
 
@@ -41,7 +47,11 @@ def page() -> str:
         alerts.append((str(number), str(severity), f"PFW {signature}", category, f"`{event}`", TEXTS[event]))
     titles = ("`signature_id`", "`severity`", "`signature`", "`category`", "event", "meaning")
     anomalies = [(f"`{event}`", text) for event, text in ANOMALY_TEXTS.items()]
-    return "\n".join((_HEAD, _table(titles, alerts), _ANOMALIES, _table(("`event`", "meaning"), anomalies)))
+    found = [(str(number), f"PFW {signature}", category, f"`{kind}`") for kind, (number, signature, category)
+             in ALERTS.items()]  # fmt: skip
+    kinds = ("`signature_id`", "`signature`", "`category`", "kind")
+    parts = (_HEAD, _table(titles, alerts), _DETECTED, _table(kinds, found), _ANOMALIES)
+    return "\n".join((*parts, _table(("`event`", "meaning"), anomalies)))
 
 
 def _table(titles: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

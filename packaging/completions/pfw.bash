@@ -25,7 +25,7 @@ _pfw() {
         if [[ $word == '=' ]]; then skip=1; continue; fi
         if ((skip)); then skip=0; continue; fi
         case "$command $word" in
-        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'explain --app' | 'explain --sha256' | 'explain --script' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'import --output' | 'import -o' | 'import --default' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --script' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --script' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --script' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units' | 'daemon --rules' | 'daemon --cgroup' | 'daemon --mask' | 'ask --for' | 'ask --scope' | 'connections --app' | 'connections --pid' | 'connections --user' | 'connections --direction' | 'connections --protocol' | 'connections --remote' | 'connections --port' | 'connections --rule') skip=1 ;;
+        'monitor --rules' | 'monitor --interface' | 'monitor -i' | 'monitor --read' | 'monitor -r' | 'monitor --local' | 'monitor --filter' | 'monitor -f' | 'monitor --count' | 'monitor -c' | 'monitor --seconds' | 'monitor --backend' | 'monitor --confirm' | 'monitor --log' | 'monitor --eve' | 'monitor --log-budget' | 'check --rules' | 'test --rules' | 'explain --app' | 'explain --sha256' | 'explain --script' | 'explain --user' | 'explain --unit' | 'explain --interface' | 'explain --time' | 'explain --rules' | 'replay --local' | 'replay --filter' | 'replay -f' | 'replay --top' | 'replay --rules' | 'convert --rules' | 'import --output' | 'import -o' | 'import --default' | 'up --rules' | 'up --backend' | 'up --confirm' | 'show --rules' | 'show --backend' | 'allow --from' | 'allow --to' | 'allow --remote' | 'allow --protocol' | 'allow --port' | 'allow --from-port' | 'allow --icmp-type' | 'allow --interface' | 'allow --user' | 'allow --unit' | 'allow --app' | 'allow --script' | 'allow --limit' | 'allow --schedule' | 'allow --for' | 'allow --until' | 'allow --note' | 'allow --name' | 'allow --burst' | 'allow --before' | 'allow --rules' | 'block --from' | 'block --to' | 'block --remote' | 'block --protocol' | 'block --port' | 'block --from-port' | 'block --icmp-type' | 'block --interface' | 'block --user' | 'block --unit' | 'block --app' | 'block --script' | 'block --limit' | 'block --schedule' | 'block --for' | 'block --until' | 'block --note' | 'block --name' | 'block --burst' | 'block --before' | 'block --rules' | 'reject --from' | 'reject --to' | 'reject --remote' | 'reject --protocol' | 'reject --port' | 'reject --from-port' | 'reject --icmp-type' | 'reject --interface' | 'reject --user' | 'reject --unit' | 'reject --app' | 'reject --script' | 'reject --limit' | 'reject --schedule' | 'reject --for' | 'reject --until' | 'reject --note' | 'reject --name' | 'reject --burst' | 'reject --before' | 'reject --rules' | 'delete --rules' | 'undo --rules' | 'ban --for' | 'ban --why' | 'lists --rules' | 'panic --backend' | 'install --units' | 'uninstall --units' | 'daemon --rules' | 'daemon --cgroup' | 'daemon --mask' | 'daemon --log' | 'daemon --eve' | 'daemon --log-budget' | 'ask --for' | 'ask --scope' | 'connections --app' | 'connections --pid' | 'connections --user' | 'connections --direction' | 'connections --protocol' | 'connections --remote' | 'connections --port' | 'connections --rule' | 'log --since' | 'log --until' | 'log --app' | 'log --remote' | 'log --port' | 'log --protocol' | 'log --user' | 'log --rule' | 'log --number' | 'log -n' | 'stats --by' | 'stats --number' | 'stats -n' | 'stats --since' | 'stats --until' | 'stats --app' | 'stats --remote' | 'stats --port' | 'stats --protocol' | 'stats --user' | 'stats --rule' | 'stats --geoip' | 'first-seen --since' | 'rehearse --rules' | 'rehearse --since' | 'rehearse --app' | 'rehearse --remote' | 'suggest --rules' | 'suggest --since' | 'suggest --app' | 'suggest --output') skip=1 ;;
         *' -'*) ;;
         ' '*) command=$word ;;
         *) ((operands += 1)) ;;
@@ -45,6 +45,7 @@ _pfw() {
     'monitor --eve') _pfw_values 'file' "$current"; return ;;
     'monitor --log-budget') _pfw_values 'text' "$current"; return ;;
     'check --rules') _pfw_values 'file' "$current"; return ;;
+    'test --rules') _pfw_values 'file' "$current"; return ;;
     'explain --app') _pfw_values 'file' "$current"; return ;;
     'explain --sha256') _pfw_values 'text' "$current"; return ;;
     'explain --script') _pfw_values 'file' "$current"; return ;;
@@ -139,6 +140,9 @@ _pfw() {
     'daemon --rules') _pfw_values 'file' "$current"; return ;;
     'daemon --cgroup') _pfw_values 'file' "$current"; return ;;
     'daemon --mask') _pfw_values 'text' "$current"; return ;;
+    'daemon --log') _pfw_values 'file' "$current"; return ;;
+    'daemon --eve') _pfw_values 'file' "$current"; return ;;
+    'daemon --log-budget') _pfw_values 'text' "$current"; return ;;
     'ask --for') _pfw_values 'text' "$current"; return ;;
     'ask --scope') _pfw_values 'words exact address port anywhere' "$current"; return ;;
     'connections --app') _pfw_values 'file' "$current"; return ;;
@@ -149,16 +153,49 @@ _pfw() {
     'connections --remote') _pfw_values 'text' "$current"; return ;;
     'connections --port') _pfw_values 'text' "$current"; return ;;
     'connections --rule') _pfw_values 'text' "$current"; return ;;
+    'log --since') _pfw_values 'text' "$current"; return ;;
+    'log --until') _pfw_values 'text' "$current"; return ;;
+    'log --app') _pfw_values 'file' "$current"; return ;;
+    'log --remote') _pfw_values 'text' "$current"; return ;;
+    'log --port') _pfw_values 'text' "$current"; return ;;
+    'log --protocol') _pfw_values 'text' "$current"; return ;;
+    'log --user') _pfw_values 'user' "$current"; return ;;
+    'log --rule') _pfw_values 'text' "$current"; return ;;
+    'log --number' | 'log -n') _pfw_values 'text' "$current"; return ;;
+    'stats --by') _pfw_values 'words program remote name country rule hour port user' "$current"; return ;;
+    'stats --number' | 'stats -n') _pfw_values 'text' "$current"; return ;;
+    'stats --since') _pfw_values 'text' "$current"; return ;;
+    'stats --until') _pfw_values 'text' "$current"; return ;;
+    'stats --app') _pfw_values 'file' "$current"; return ;;
+    'stats --remote') _pfw_values 'text' "$current"; return ;;
+    'stats --port') _pfw_values 'text' "$current"; return ;;
+    'stats --protocol') _pfw_values 'text' "$current"; return ;;
+    'stats --user') _pfw_values 'user' "$current"; return ;;
+    'stats --rule') _pfw_values 'text' "$current"; return ;;
+    'stats --geoip') _pfw_values 'file' "$current"; return ;;
+    'first-seen --since') _pfw_values 'text' "$current"; return ;;
+    'rehearse --rules') _pfw_values 'file' "$current"; return ;;
+    'rehearse --since') _pfw_values 'text' "$current"; return ;;
+    'rehearse --app') _pfw_values 'file' "$current"; return ;;
+    'rehearse --remote') _pfw_values 'text' "$current"; return ;;
+    'suggest --rules') _pfw_values 'file' "$current"; return ;;
+    'suggest --since') _pfw_values 'text' "$current"; return ;;
+    'suggest --app') _pfw_values 'file' "$current"; return ;;
+    'suggest --output') _pfw_values 'file' "$current"; return ;;
     esac
     case $command in
     '')
         options='-h --help --version'
-        if ((operands == 0)); then kind='words monitor check explain replay schema convert import up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall daemon ask apps connections why agent completion'; fi
+        if ((operands == 0)); then kind='words monitor check test explain replay schema convert import up confirm down status show allow block reject delete undo history ban lists panic doctor install uninstall daemon ask apps connections why agent log stats first-seen rehearse suggest completion'; fi
         ;;
     'monitor')
         options='-h --help --rules --interface -i --read -r --local --filter -f --count -c --seconds --every-packet --verbose -v --enforce --backend --confirm --force --quiet -q --json --log --no-log --eve --syslog --journal --log-budget'
         ;;
     'check')
+        options='-h --help --rules --json'
+        if ((operands == 0)); then kind='file'; fi
+        ;;
+    'test')
         options='-h --help --rules --json'
         if ((operands == 0)); then kind='file'; fi
         ;;
@@ -183,7 +220,7 @@ _pfw() {
         if ((operands == 1)); then kind='text'; fi
         ;;
     'up')
-        options='-h --help --rules --backend --confirm --dry-run --force --json'
+        options='-h --help --rules --backend --confirm --rehearse --yes -y --dry-run --force --json'
         ;;
     'confirm')
         options='-h --help --json'
@@ -221,7 +258,7 @@ _pfw() {
         ;;
     'ban')
         options='-h --help --for --why --force --json'
-        if ((operands == 0)); then kind='words add remove list reload'; fi
+        if ((operands == 0)); then kind='words add remove list show reload'; fi
         if ((operands >= 1)); then kind='text'; fi
         ;;
     'lists')
@@ -242,7 +279,7 @@ _pfw() {
         options='-h --help --units --json'
         ;;
     'daemon')
-        options='-h --help --rules --cgroup --mask --no-labels'
+        options='-h --help --rules --cgroup --mask --no-labels --log --no-log --eve --syslog --journal --log-budget'
         ;;
     'ask')
         options='-h --help --list --for --once --program --always --scope --json'
@@ -261,6 +298,24 @@ _pfw() {
         ;;
     'agent')
         options='-h --help'
+        ;;
+    'log')
+        options='-h --help --follow -f --since --until --app --remote --port --protocol --in --out --forward --user --blocked --allowed --rule --alerts --number -n --json --csv'
+        ;;
+    'stats')
+        options='-h --help --by --number -n --since --until --app --remote --port --protocol --in --out --forward --user --blocked --allowed --rule --geoip --json'
+        ;;
+    'first-seen')
+        options='-h --help --since --json'
+        if ((operands >= 0)); then kind='text'; fi
+        ;;
+    'rehearse')
+        options='-h --help --rules --since --app --remote --json'
+        if ((operands == 0)); then kind='file'; fi
+        ;;
+    'suggest')
+        options='-h --help --rules --since --app --output --json'
+        if ((operands == 0)); then kind='file'; fi
         ;;
     'completion')
         options='-h --help'

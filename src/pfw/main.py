@@ -77,7 +77,8 @@ def _run(arguments: list[str]) -> int:
 
 
 _HOMES = {
-    "cli.ask": ("check", "schema", "convert", "completion"),
+    "cli.ask": ("schema", "convert", "completion"),
+    "commands.testing": ("check", "test"),
     "commands.explaining": ("explain",),
     "commands.watching": ("monitor", "replay"),
     "commands.enforcing": ("up", "confirm", "down", "status", "show", "panic", "install", "uninstall"),
@@ -87,6 +88,8 @@ _HOMES = {
     "commands.diagnosing": ("doctor",),
     "commands.asking": ("ask",),
     "commands.programs": ("apps", "connections", "why"),
+    "commands.recalling": ("log", "stats", "first-seen"),
+    "commands.rehearsing": ("rehearse", "suggest"),
     "commands.serving": ("daemon",),
     "commands.notifying": ("agent",),
     "commands.importing": ("import",),
@@ -94,11 +97,15 @@ _HOMES = {
 """Where each command is; nothing else is imported."""
 
 
-_WORDS = {"allow": "words", "block": "words", "reject": "words", "ban": "addresses", "lists": "names", "ask": "words"}
+_WORDS = {
+    "allow": "words", "block": "words", "reject": "words", "ban": "addresses", "lists": "names", "ask": "words",
+    "first-seen": "what",
+}  # fmt: skip
 """Where a command that takes any number of words has them."""
 
 
 def _command(name: str) -> Callable[[Namespace], int]:
     home = next(home for home, names in _HOMES.items() if name in names)
-    found: Callable[[Namespace], int] = getattr(import_module(f"pfw.{home}"), "import_" if name == "import" else name)
+    function = "import_" if name == "import" else name.replace("-", "_")
+    found: Callable[[Namespace], int] = getattr(import_module(f"pfw.{home}"), function)
     return found

@@ -11,3 +11,4 @@ def test_a_group_is_its_parts_in_their_order():
     assert chosen(["enforce", "start"]) == ["start", *GROUPS["enforce"]]
     assert chosen(["reloading", "cost", "cost"]) == ["cost", "reloading"]
     assert chosen(["programs"]) == ["connecting", "daemons", "labelling"]
+    assert chosen(["history"]) == ["recording", "noticing", "detecting", "recalling"]

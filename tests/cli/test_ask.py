@@ -60,6 +60,7 @@ class TestCheck:
             "valid": True,
             "form": "full",
             "rules": 4,
+            "tests": 0,
             "faults": [],
             "notes": [],
         }

@@ -34,9 +34,9 @@ def test_text():
 
 
 def test_text_of_nothing_says_what_was_looked_at():
-    assert text_lines(facts(refused=3, dropped=1, packets=0, duration_s=0.0)) == [
-        "0 alerts in 0 packets, 3 not looked at for want of room, 1 packet lost by the capturing system, "
-        "0.00 s (0 packets/s)"
+    assert text_lines(facts(refused=3, sampled=9, dropped=1, packets=0, duration_s=0.0)) == [
+        "0 alerts in 0 packets, 3 not looked at for want of room, 9 packets of floods counted only, "
+        "1 packet lost by the capturing system, 0.00 s (0 packets/s)"
     ]
 
 
@@ -44,7 +44,9 @@ def test_json():
     (text,) = json_lines(facts(SCAN, SPOOF, errors=["a.pcap: \x07"], refused=2, dropped=1))
     found = json.loads(text)
     scan, spoof = found.pop("alerts")
-    assert found == {"packets": 1500, "duration_s": 0.5, "refused": 2, "dropped": 1, "errors": ["a.pcap: \\x07"]}
+    assert found == {
+        "packets": 1500, "duration_s": 0.5, "refused": 2, "sampled": 0, "dropped": 1, "errors": ["a.pcap: \\x07"],
+    }  # fmt: skip
     assert scan == {
         "kind": "port-scan", "source": "203.0.113.9", "target": "2001:db8::1", "first": 1.5, "last": 2.0, "score": 80,
         "evidence": "tried 15 ports", "would_ban": ["203.0.113.9"],

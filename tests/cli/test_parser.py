@@ -10,11 +10,11 @@ import pytest
 from pfw.cli.parser import _count, _seconds, _size, build_parser
 
 COMMANDS = (
-    "monitor", "check", "explain", "replay", "schema", "convert", "completion",
+    "monitor", "check", "test", "explain", "replay", "schema", "convert", "completion",
     "up", "confirm", "down", "status", "show", "allow", "block", "reject", "delete", "undo", "history",
     "ban", "lists", "panic", "doctor", "install", "uninstall",
-    "daemon", "agent", "ask", "apps", "connections", "why",
-    "import",
+    "daemon", "agent", "ask", "apps", "connections", "why", "log", "stats", "first-seen",
+    "rehearse", "suggest", "import",
 )  # fmt: skip
 
 
@@ -66,7 +66,9 @@ class TestHelp:
             assert action.help or isinstance(action, _SubParsersAction)
 
 
-@pytest.mark.parametrize("name", ["monitor", "check", "explain", "replay", "schema", "convert"])
+@pytest.mark.parametrize(
+    "name", ["monitor", "check", "explain", "replay", "schema", "convert", "log", "stats", "first-seen"]
+)
 def test_all_that_answer_take_json(name):
     assert "--json" in parsers()[name]._option_string_actions
 

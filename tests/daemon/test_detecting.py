@@ -181,7 +181,7 @@ def test_the_command(tmp_path, pfw):
     assert out.splitlines()[-1].startswith("1 alert in 40 packets, ")
     process = pfw("replay", "--detect", path, "--json")
     facts = json.loads(process.communicate(timeout=60)[0])
-    assert facts.keys() == {"alerts", "packets", "duration_s", "refused", "dropped", "errors"}
+    assert facts.keys() == {"alerts", "packets", "duration_s", "refused", "sampled", "dropped", "errors"}
     (alert,) = facts["alerts"]
     assert alert.keys() == {"kind", "source", "target", "first", "last", "score", "evidence", "would_ban"}
     assert (alert["kind"], alert["source"], alert["target"]) == ("port-scan", SCANNER, TARGET)

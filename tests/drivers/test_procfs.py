@@ -34,6 +34,9 @@ def test_sockets_of_a_process():
 
 def test_variables_as_they_were_at_the_start():
     with subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={"SSH_CONNECTION": "a b", "X": ""}) as process:
+        # Popen returns when the old program has gone, which is before the new one's variables are there.
+        while procfs.variable(process.pid, "X") != "":
+            assert process.poll() is None
         assert procfs.variable(process.pid, "SSH_CONNECTION") == "a b"
         assert procfs.variable(process.pid, "SSH") is None
         process.stdin.close()

@@ -92,6 +92,21 @@ class TestLock:
             assert files.lock is not None
         assert files.lock is None
 
+    def test_without_waiting(self, files):
+        other = Store(files.path)
+        with files.locked_at_once() as ours:
+            assert ours
+            with other.locked_at_once() as theirs:
+                assert not theirs
+            with files.locked(), files.locked_at_once() as again:
+                assert again
+            assert files.lock is not None
+        assert files.lock is None
+        with other.locked(), files.locked_at_once() as ours:
+            assert not ours
+        with files.locked_at_once() as ours:
+            assert ours
+
     def test_goes_with_its_process(self, files):
         code = (
             f"import os\nfrom pathlib import Path\nfrom pfw.drivers.store import Store\n"

@@ -100,8 +100,10 @@ def go_program(workshop: Workshop) -> list[tuple[Begin, str]]:  # noqa: F811
         return []
     source, program = workshop.folder / "talks.go", workshop.folder / "talks"
     source.write_text(GO_TALKS)
-    environment = {**os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
-    subprocess.run(["go", "build", "-o", str(program), str(source)], env=environment, check=True, capture_output=True)
+    environment = {"HOME": "/root", **os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
+    words = ["go", "build", "-o", str(program), str(source)]
+    built = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert built.returncode == 0, built.stderr
     return [(plain, str(program))]
 
 

@@ -7,7 +7,7 @@ import socket
 import subprocess
 
 import pytest
-from tests.netns.conftest import CABLE, HERE, HERE6, THERE
+from tests.netns.conftest import CABLE, HERE, HERE6, THERE, THERE6
 
 from pfw.drivers.capture import Capture
 from pfw.engine.detect.arp_scan import ArpScan
@@ -22,15 +22,24 @@ from pfw.wire.scan import scan
 
 OPEN = (22, 80, 443)
 QUIET_ROUNDS = 8
+LIVE = ("10.77.0.101", "10.77.0.102", "10.77.0.103")
 DECOYS = "10.77.0.101,10.77.0.102,ME,10.77.0.103"
 NMAP = ("nmap", "-n", "-Pn", "--disable-arp-ping", "--max-retries", "1")
+
+
+def servers() -> list[socket.socket]:
+    return [
+        socket.create_server(("", port), family=family, backlog=64)
+        for port in OPEN
+        for family in (socket.AF_INET, socket.AF_INET6)
+    ]
 
 
 @pytest.fixture
 def alerts(pair):
     """What is told while a program runs `there`; `here` three ports are open."""
     watch, detection = Watch(), Detection([PortScan(), Sweep(), StealthScan(), ArpScan()])
-    listening = [pair.here.call(lambda port=port: socket.create_server(("", port), backlog=64)) for port in OPEN]
+    listening = pair.here.call(servers)
     capture = pair.here.call(lambda: Capture(CABLE))
     clock = {"last": 0.0}
 
@@ -74,9 +83,8 @@ def needs(program: str) -> None:
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ("-sS -F", Kind.PORT_SCAN),
+        ("-sS -p 1000-1099", Kind.PORT_SCAN),
         ("-sS -F -g 53", Kind.PORT_SCAN),
-        ("-sS -F --scanflags SYNURG", Kind.PORT_SCAN),
         ("-sU --top-ports 30", Kind.PORT_SCAN),
         ("-sY", Kind.PORT_SCAN),
         ("-sO", Kind.PORT_SCAN),
@@ -90,12 +98,49 @@ def needs(program: str) -> None:
         ("-sS -F --scanflags URGPSH", Kind.STEALTH_SCAN),
     ],
 )
-def test_scans_without_a_handshake_are_found_and_ban_nobody(alerts, options, kind):
+def test_scans_without_a_proof_are_found_and_ban_nobody(alerts, options, kind):
+    """Ports that are all closed, a source port from which one could scan in another's name, and what has no answers."""
     needs("nmap")
     [found] = alerts(*NMAP, *options.split(), HERE)
     assert (found.kind, found.source, found.target) == (kind, parse_address(THERE), parse_address(HERE))
     assert found.score >= 80
     assert found.ban == ()
+
+
+@pytest.mark.parametrize("options", ["-sS -F", "-sS -F --scanflags SYNURG", "-sS -p-1023", "-6 -sS -F"])
+def test_a_scan_whose_source_resets_our_answers_is_proved(alerts, options):
+    needs("nmap")
+    six = "-6" in options
+    [found] = alerts(*NMAP, *options.split(), HERE6 if six else HERE)
+    assert (found.kind, found.ban) == (Kind.PORT_SCAN, (parse_address(THERE6 if six else THERE),))
+    assert "3 half open and reset" in found.evidence
+
+
+@pytest.fixture
+def live(pair):
+    """The addresses of the decoys are there, and the kernel behind them resets what it did not ask for."""
+    for address in LIVE:
+        pair.there.run("ip", "address", "add", f"{address}/24", "dev", CABLE)
+
+
+@pytest.mark.parametrize("decoys", [DECOYS, "10.77.0.101,ME"])
+@pytest.mark.parametrize("ports", ["-F", "-p22,80,443"])
+def test_decoys_that_reset_our_answers_are_not_banned(live, alerts, decoys, ports):
+    needs("nmap")
+    found = alerts(*NMAP, "-sS", ports, "-D", decoys, HERE)
+    assert {each.kind for each in found} == ({Kind.PORT_SCAN} if ports == "-F" else set())
+    assert {each.ban for each in found} <= {()}
+
+
+def test_decoys_are_not_banned_where_the_scanner_keeps_quiet(live, pair, alerts):
+    """Only the innocent reset our answers."""
+    needs("nmap")
+    needs("nft")
+    pair.there.run("nft", "add table inet quiet; add chain inet quiet out { type filter hook output priority 0; };"
+                   f"add rule inet quiet out ip saddr {THERE} tcp flags & rst == rst drop")  # fmt: skip
+    found = alerts(*NMAP, "-sS", "-F", "-D", "10.77.0.101,ME", HERE)
+    assert {each.kind for each in found} == {Kind.PORT_SCAN}
+    assert {each.ban for each in found} == {()}
 
 
 def test_a_scan_with_connect_is_proved(alerts):
@@ -154,7 +199,8 @@ def test_sweeps(routed, alerts, options, kinds):
     needs("nmap")
     found = alerts("nmap", "-n", "--max-retries", "0", *options.split(), "192.0.2.0/26")
     assert {each.kind for each in found} == kinds
-    assert {(each.source, each.ban) for each in found} == {(parse_address(THERE), ())}
+    assert {each.source for each in found} == {parse_address(THERE)}
+    assert {each.ban for each in found} == {()}
 
 
 @pytest.mark.parametrize(

@@ -55,6 +55,18 @@ def test_defaults_and_base_rules() -> None:
     assert facts(found)["base"] == {"loopback": ["on", "off"]}
 
 
+def test_what_is_done_about_alerts() -> None:
+    before = policy_of(respond={"webhook": "https://h.example/one", "never": ["10.0.0.1"]})
+    now = policy_of(respond={"webhook": "https://h.example/two", "when": [{"alert": "all", "do": "ban"}]})
+    assert lines(difference(before, now)) == [
+        "~ respond when: none -> ban all for 10m",
+        "~ respond never: 10.0.0.1 -> none",
+        "~ respond webhook: https://h.example/… -> https://h.example/… (another address or key)",
+    ]
+    assert facts(difference(before, now))["respond"]["never"] == ["10.0.0.1", "none"]
+    assert difference(before, before).empty
+
+
 def test_how_is_asked() -> None:
     found = difference(policy_of(), policy_of(ask={"timeout": "5m", "unattended": "allow"}))
     assert lines(found) == ["~ ask timeout: 60 s -> 300 s", "~ ask unattended: block -> allow"]

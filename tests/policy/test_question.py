@@ -18,13 +18,14 @@ def _flow(direction: Direction, protocol: int, source: str, destination: str, **
     return Flow(
         direction=direction,
         protocol=protocol,
-        source=parse_address(source),
-        destination=parse_address(destination),
+        source=parse_address(source) if source else b"",
+        destination=parse_address(destination) if destination else b"",
         **facts,
     )
 
 
 IN, OUT, FORWARD = Direction
+SHAPE = "PROTOCOL [SOURCE][:PORT] -> [DESTINATION][:PORT]"
 
 QUESTIONS = [
     (
@@ -65,6 +66,24 @@ QUESTIONS = [
             OUT, 6, "10.0.0.1", "1.1.1.1", port=443, app="/opt/My App/run", users=frozenset(("alice", "group:wheel"))
         ),
     ),
+    # With an arrow an end, an address or a port may be left out.
+    ("in tcp 192.168.1.9:5 -> 192.168.1.2:22", _flow(IN, 6, "192.168.1.9", "192.168.1.2", source_port=5, port=22)),
+    ("in tcp 192.168.1.9 -> :22", _flow(IN, 6, "192.168.1.9", "", port=22)),
+    ("in tcp 192.168.1.9->:22", _flow(IN, 6, "192.168.1.9", "", port=22)),
+    ("out tcp -> 203.0.113.5:25", _flow(OUT, 6, "", "203.0.113.5", port=25)),
+    ("out tcp -> [2001:db8::5]:25 --user a", _flow(OUT, 6, "", "2001:db8::5", port=25, users=frozenset(("a",)))),
+    ("in udp :67 -> :68", _flow(IN, 17, "", "", source_port=67, port=68)),
+    ("in tcp -> :22", _flow(IN, 6, "", "", port=22)),
+    ("in tcp 203.0.113.9 ->", _flow(IN, 6, "203.0.113.9", "")),
+    ("out tcp -> 203.0.113.9", _flow(OUT, 6, "", "203.0.113.9")),
+    ("forward tcp 10.0.0.1 -> :80", _flow(FORWARD, 6, "10.0.0.1", "", port=80)),
+    ("in gre ->", _flow(IN, 47, "", "")),
+    ("in icmp 1.2.3.4 -> echo-request", _flow(IN, 1, "1.2.3.4", "", icmp_type=8)),
+    ("in icmp ::1 -> type 128", _flow(IN, 58, "::1", "", icmp_type=128)),
+    ("in icmp -> ::1 echo-request", _flow(IN, 58, "", "::1", icmp_type=128)),
+    ("in icmpv6 -> echo-request", _flow(IN, 58, "", "", icmp_type=128)),
+    ("in 1 -> 8", _flow(IN, 1, "", "", icmp_type=8)),
+    ("in tcp 192.168.1.9 :22", _flow(IN, 6, "192.168.1.9", "", port=22)),
 ]  # fmt: skip
 
 
@@ -80,7 +99,20 @@ def test_questions(line, flow):
         ("in tcp 1.2.3.4", "a question is in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT], "
          "but there are only 3 words"),
         ("up tcp 1.2.3.4 5.6.7.8:1", '"up" is not a direction; write in, out or forward'),
-        ("in tpc 1.2.3.4 5.6.7.8:1", '"tpc" is not a protocol; write tcp, udp, icmp, ... or a number (0-255)'),
+        ("in tpc 1.2.3.4 5.6.7.8:1", '"tpc" is not a protocol; did you mean "tcp"?'),
+        ("in xyzzy 1.2.3.4 -> :1", '"xyzzy" is not a protocol; write tcp, udp, icmp, ... or a number (0-255)'),
+        ("in -> :22", f"a question is in|out|forward {SHAPE}"),
+        ("-> :22", f"a question is in|out|forward {SHAPE}"),
+        ("up tcp -> :22", '"up" is not a direction; write in, out or forward'),
+        ("in tcp 1.2.3.4 5.6.7.8 -> :22", f'"5.6.7.8" is one word too many; a question is in {SHAPE}'),
+        ("in tcp 1.2.3.4 -> :22 now", '"now" is one word too many; a question is '
+         "in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT]"),
+        ("in tcp 1.2.3.4 -> 22", '"22" is not an address'),
+        ("in tcp 1.2.3.4 -> :", '"" is not a port (0-65535)'),
+        ("in tcp 1.2.3.4 -> [::1]:1", '"1.2.3.4" and "[::1]:1" are not of one family, IPv4 or IPv6'),
+        ("in tcp 1.2.3.4 -", "the arrow -> is one word; in a shell the question stands in quotes, for the sake of >"),
+        ("in icmp -> 8", "\"icmp\" is of both families; without an address write icmpv6, or 1 for IPv4's"),
+        ("in gre -> :22", "GRE has no ports; write the addresses alone"),
         ("in 256 1.2.3.4 5.6.7.8:1", '"256" is not a protocol; write tcp, udp, icmp, ... or a number (0-255)'),
         ("in tcp 1.2.3 5.6.7.8:1", '"1.2.3" is not an address'),
         ("in tcp 1.2.3.4 fe80::1%eth0", '"fe80::1%eth0" is not an address'),
@@ -127,6 +159,19 @@ def test_words_keep_their_spaces():
     assert question.flow.app == "/opt/My App/run"
 
 
+def test_a_question_in_one_word_as_a_shell_gives_what_stood_in_quotes():
+    assert parse_words(["in tcp 192.168.1.9 -> :22", "--app", "/opt/My App/run"]) == Question(
+        _flow(IN, 6, "192.168.1.9", "", port=22, app="/opt/My App/run")
+    )
+
+
+def test_a_user_is_known_by_all_names():
+    question = parse_question("out tcp -> :80 --user alice --user 7")
+    known = question.known_as(lambda name: frozenset((name, f"group:{name}")))
+    assert known.flow.users == {"alice", "group:alice", "7", "group:7"}
+    assert parse_question("out tcp -> :80").known_as(frozenset).flow.users is None
+
+
 @pytest.mark.parametrize(
     ("written", "moment"),
     [
@@ -146,6 +191,7 @@ def test_without_a_time_it_is_about_now():
 
 
 WORDS = ["in", "tcp", "icmp", "1.2.3.4", "5.6.7.8:22", "[::1]:5", "::", "--app", "--time", "--user=", "type", "8", "'"]
+WORDS += ["->", ":22"]
 
 
 @settings(deadline=None)

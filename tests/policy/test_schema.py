@@ -8,12 +8,15 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from pfw.model.policy import PolicyError
+from pfw.model.observation import Kind
+from pfw.model.policy import Doing, PolicyError
 from pfw.policy import blocklists, times, values
 from pfw.policy.asking import ASK_FIELDS
+from pfw.policy.expectations import TEST_FIELDS
 from pfw.policy.fields import RULE_FIELDS
 from pfw.policy.load import load
 from pfw.policy.programs import APP_KEYS
+from pfw.policy.responding import KEYS, REACTION_KEYS
 from pfw.policy.schema import schema
 from pfw.policy.simple import LIST_KEYS
 
@@ -23,6 +26,14 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 def lists(**fields: object) -> dict[str, object]:
     return {"blocklists": [{"name": "l", "source": "/l", **fields}]}
+
+
+def reaction(**fields: object) -> dict[str, object]:
+    return {"respond": {"when": [{"alert": "all", "do": "ban", **fields}]}}
+
+
+def expecting(*each: object) -> dict[str, object]:
+    return {"version": 2, "tests": list(each)}
 
 
 def rule(**fields: object) -> dict[str, object]:
@@ -60,6 +71,20 @@ GOOD = [
     *(lists(refresh=text) for text in ("10m", "12h", "90d", "001h")),
     *(lists(source=text) for text in ("/a b", "http://h", "HTTPS://u:p@h:1/x?y#z", "https://[::1]/")),
     lists(name="7.a-b_C", enabled=False, note=""),
+    expecting({"expect": "allow", "in": "tcp 192.168.1.9 -> :22"}, {"expect": "ask", "out": "udp ->", "app": "/a b"}),
+    expecting({"expect": "block", "forward": "gre ->", "rule": "default forward", "note": "", "at": "2026-11-23"}),
+    expecting(
+        {"expect": "reject", "out": "tcp ->", "script": "/s", "user": 0, "unit": "a.service", "interface": "eth0"}
+    ),
+    {"block": {"port": 22}, "tests": [{"expect": "block", "in": "tcp -> :22", "rule": "block port"}]},
+    {"tests": []},
+    *({"version": 2, **reaction(alert=[kind])} for kind in Kind),
+    *(reaction(do=word) for word in Doing),
+    *(reaction(time=text) for text in ("10s", "090m", "12h", "7d")),
+    reaction(alert=["sweep", "all"], score=100),
+    {"respond": {"when": [], "never": [], "command": ["/a b", "", "-x"], "webhook": "HTTPS://u:p@h/?k"}},
+    {"respond": {"never": "private"}},
+    {"respond": {"never": ["10.0.0.1-10.0.0.9", "!::1"]}},
 ]
 
 BAD = [
@@ -77,6 +102,13 @@ BAD = [
     {"block": []},
     {"aliases": {"x": []}},
     {"aliases": {"1": ["::1"]}},
+    expecting({"expect": "allow"}),
+    expecting({"in": "tcp -> :22"}),
+    expecting({"expect": "drop", "in": "tcp -> :22"}),
+    expecting({"expect": "allow", "in": "tcp -> :22", "out": "tcp -> :22"}),
+    expecting({"expect": "allow", "in": "tcp -> :22", "app": "/usr/*"}),
+    expecting({"expect": "allow", "in": "tcp -> :22", "nite": ""}),
+    {"tests": {}},
     rule(prot="tcp"),
     rule(port=70000),
     rule(port=True),
@@ -135,6 +167,22 @@ BAD = [
     lists(direction="forward"),
     lists(enabled=1),
     lists(url="https://h/l"),
+    {"respond": []},
+    {"respond": {"ban": []}},
+    {"respond": {"when": [{"alert": "all"}]}},
+    {"respond": {"when": [{"do": "ban"}]}},
+    {"respond": {"command": "/a"}},
+    {"respond": {"command": []}},
+    {"respond": {"command": ["a"]}},
+    {"respond": {"webhook": "ftp://h"}},
+    {"respond": {"never": 5}},
+    reaction(alert="portscan"),
+    reaction(alert=[]),
+    reaction(do="drop"),
+    reaction(score=101),
+    reaction(time=600),
+    reaction(time="1w"),
+    reaction(do="alert", time="1h"),
 ]
 
 
@@ -174,4 +222,7 @@ def test_every_field_and_no_other_is_described() -> None:
     assert all(field["description"] for field in properties.values())
     assert set(definitions["lists"]["properties"]) == set(LIST_KEYS)
     assert list(definitions["ask"]["properties"]) == list(ASK_FIELDS)
+    assert list(definitions["test"]["properties"]) == list(TEST_FIELDS)
+    assert list(definitions["respond"]["properties"]) == list(KEYS)
+    assert list(definitions["reaction"]["properties"]) == list(REACTION_KEYS)
     assert list(definitions["app"]["anyOf"][1]["properties"]) == list(APP_KEYS)

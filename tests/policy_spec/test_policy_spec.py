@@ -5,6 +5,7 @@ A `json` block is a policy. It is asked by the blocks that follow it, up to the 
     explain    lines `QUESTION => VERDICT WHO`, a question as `pfw explain` takes it, and who decided as
                screens show it (`rule "NAME"`, `base NAME`, `default in`; for `unknown` what it depends on)
     faults     the file is refused, with exactly these lines
+    tests      its own tests fail with exactly these lines, or `all hold`
 
 The word `explain` may be followed by `at TIME`, which sets the clock (an ISO time whose zone is that of the
 machine, else Monday 2026-11-23 12:00 UTC), or by `over the limit`, where every limit is used up.
@@ -30,6 +31,8 @@ from pfw.policy.decide import Decider
 from pfw.policy.load import load
 from pfw.policy.match import decide_slowly
 from pfw.policy.question import parse_question
+from pfw.policy.trials import faults as trial_faults
+from pfw.policy.trials import try_all
 
 HERE = Path(__file__).parent
 CLOCK = "2026-11-23T12:00+00:00"
@@ -80,7 +83,7 @@ def read_examples(name: str, text: str) -> list[Block]:
             if policy is not None and (not examples or examples[-1].policy is not policy):
                 raise ValueError(f"{policy.place}: nothing is asked of this policy")
             policy = block
-        elif re.fullmatch(rf"faults|explain( at \S+| {OVER_THE_LIMIT})?", block.words):
+        elif re.fullmatch(rf"faults|tests|explain( at \S+| {OVER_THE_LIMIT})?", block.words):
             if policy is None:
                 raise ValueError(f"{block.place}: there is no policy before it")
             if not block.text.strip():
@@ -149,7 +152,18 @@ def test_specification(block: Block) -> None:
         assert found == expected, block.policy.place
         return
     assert block.words != "faults", f"{block.policy.place}: no fault is found"
-    check_answers(block, policy, text)
+    if block.words == "tests":
+        assert (failed_tests(policy, text) or ["all hold"]) == block.text.splitlines(), block.policy.place
+    else:
+        check_answers(block, policy, text)
+
+
+def failed_tests(policy: Policy, text: str) -> list[str]:
+    trials = try_all(
+        policy, lambda time: Moment(clock_of("").time if time is None else time), lambda user: frozenset((user,))
+    )
+    assert [trial.verdict for trial in trials] == [decide_slowly(policy, trial.flow, trial.moment) for trial in trials]
+    return [str(fault) for fault in trial_faults(trials, text, "rules.json")]
 
 
 class TestRunner:
@@ -163,6 +177,12 @@ class TestRunner:
 
     def test_right(self) -> None:
         self.ask(self.POLICY + '```explain\nin tcp 192.0.2.1:1 192.0.2.2:22 => allow   rule "allow port"\n```\n')
+
+    @pytest.mark.parametrize("wrong", ["all hold", "rules.json:1:1: tests[0]: something else"])
+    def test_tests_that_fail(self, wrong: str) -> None:
+        policy = self.POLICY.replace("[22]}", '[22]}, "tests": [{"expect": "block", "in": "tcp -> :22"}]')
+        with pytest.raises(AssertionError):
+            self.ask(policy + f"```tests\n{wrong}\n```\n")
 
     @pytest.mark.parametrize(
         "wrong", ['block rule "allow port"', 'allow rule "allow ip"', "allow default in", 'allow rule "allow port" ?']

@@ -28,7 +28,7 @@ from scapy.layers.l2 import Ether
 
 from pfw.model.address import parse_address
 from pfw.model.event import Source
-from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, RouterSeen
+from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, Odd, RouterSeen
 from pfw.wire.capture import CaptureReader
 from pfw.wire.dhcp import read_dhcp
 from pfw.wire.dns_message import RECORDS_MAX, read_message
@@ -36,7 +36,7 @@ from pfw.wire.echo import is_pattern
 from pfw.wire.error import WireError
 from pfw.wire.observe import DHCP as DHCP_FORMAT
 from pfw.wire.observe import DNS as DNS_FORMAT
-from pfw.wire.observe import ECHO, NEIGHBOUR, observe, tcp_numbers, what_is
+from pfw.wire.observe import ECHO, NEIGHBOUR, look_into, observe, tcp_numbers, what_is
 from pfw.wire.scan import scan
 
 ETHERNET = 1
@@ -342,3 +342,12 @@ def test_dns_and_dhcp_bodies_raise_nothing_else(body, options):
         read_message(struct.pack(">HHHHHH", 1, 0x8180, 1, 1, 1, 1) + body)
     with contextlib.suppress(WireError):
         read_dhcp(bytes(dhcp()[BOOTP])[:240] + options)
+
+
+def test_a_message_that_is_none_of_its_kind_is_odd():
+    for payload, names in ((b"\0" * 5, ("dns.malformed",)), (b"\0" * 11, ("dns.malformed",))):
+        packet = IP(src=CLIENT, dst=SERVER) / UDP(sport=4000, dport=53) / payload
+        frame = bytes(Ether(**MACS) / packet)
+        assert look_into(ETHERNET, frame, len(frame), NOON, key(packet)) == Odd(NOON, A, B, 17, names)
+    packet = IP(src=CLIENT, dst=SERVER) / TCP(dport=53)
+    assert look_into(ETHERNET, bytes(Ether(**MACS) / packet), 54, NOON, key(packet)) is None

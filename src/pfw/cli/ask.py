@@ -60,17 +60,19 @@ def tell_faults(faults: Iterable[Fault]) -> None:
         print(printable(str(fault)), file=sys.stderr)
 
 
-def check(arguments: Namespace) -> int:
-    """`pfw check`."""
+def check(arguments: Namespace, failing: Callable[[Policy, bytes, str], Iterable[Fault]]) -> int:
+    """`pfw check`. `failing` gives the tests of a policy that do not hold, as faults of its file."""
     from pfw.model.policy import Fault, PolicyError
     from pfw.policy.notes import notes
 
-    policy, faults = None, []
+    policy, faults = None, list[Fault]()
     named = arguments.file or arguments.rules
     path = Path(named or "rules.json")
     try:
         path = rules.find(named)
-        policy = rules.load(path)
+        content = rules.read(path)
+        policy = rules.parse(content, path)
+        faults = list(failing(policy, content, str(path)))
     except rules.NoPolicyError as error:
         tell(str(error))
         return BAD_INPUT
@@ -80,26 +82,28 @@ def check(arguments: Namespace) -> int:
         faults = [Fault(1, 1, "", error.strerror or str(error), str(path))]
     if arguments.json:
         _print_check(path, policy, faults)
-    elif policy is None:
+    elif policy is None or faults:
         tell_faults(faults)
     else:
         form = "lists" if policy.simple else "rules"
-        print(f"{printable(str(path))}: valid, {counted(len(policy.rules), 'rule')} ({form} form)")
+        held = f", {counted(len(policy.tests), 'test')} passed" if policy.tests else ""
+        print(f"{printable(str(path))}: valid, {counted(len(policy.rules), 'rule')} ({form} form){held}")
         for note in notes(policy):
             tell(str(note))
     return BAD_INPUT if faults else OK
 
 
-def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> None:
+def _print_check(path: Path, policy: Policy | None, faults: list[Fault]) -> None:
     from msgspec import json, to_builtins
 
     from pfw.policy.notes import notes
 
     facts = {
         "file": printable(str(path)),
-        "valid": policy is not None,
+        "valid": policy is not None and not faults,
         "form": None if policy is None else "simple" if policy.simple else "full",
         "rules": None if policy is None else len(policy.rules),
+        "tests": None if policy is None else len(policy.tests),
         "faults": [
             {name: printable(value) if isinstance(value, str) else value for name, value in to_builtins(fault).items()}
             for fault in faults
@@ -109,13 +113,21 @@ def _print_check(path: Path, policy: Policy | None, faults: Iterable[Fault]) -> 
     print(json.encode(facts).decode())
 
 
-def explain(arguments: Namespace, complete: Callable[[Policy], Policy], tell_more: Callable[[Flow], None]) -> int:
-    """`pfw explain`, one question or many. `complete` adds what the machine knows to the policy, `tell_more` says
-    what it knows of a connection besides."""
+class Machine(NamedTuple):
+    """What a machine knows that answers: `complete` adds to a policy what is on its block lists, `tell_more` says
+    what is known of a connection besides, `names_of` gives all names of a user."""
+
+    complete: Callable[[Policy], Policy]
+    tell_more: Callable[[Flow], None]
+    names_of: Callable[[str], frozenset[str]]
+
+
+def explain(arguments: Namespace, machine: Machine) -> int:
+    """`pfw explain`, one question or many."""
     rules_file = loaded(arguments.rules)
     if isinstance(rules_file, int):
         return rules_file
-    rules_file = rules_file._replace(policy=complete(rules_file.policy))
+    rules_file = rules_file._replace(policy=machine.complete(rules_file.policy))
     policy = rules_file.policy
     options = [
         word
@@ -127,17 +139,17 @@ def explain(arguments: Namespace, complete: Callable[[Policy], Policy], tell_mor
         if options:
             tell(f"{options[0]} and - do not go together; write it into each line")
             return BAD_INPUT
-        return _explain_many(rules_file, arguments.json)
+        return _explain_many(rules_file, machine, arguments.json)
     from pfw.policy import explain as explaining
     from pfw.policy.question import parse_words
 
     words = [*arguments.question, *options]
     try:
-        question = with_owner(parse_words(words))
+        question = parse_words(words).known_as(machine.names_of)
     except ValueError as error:
         tell(str(error))
         return BAD_INPUT
-    tell_more(question.flow)
+    machine.tell_more(question.flow)
     explanation = explaining.explain(policy, question.flow, _moment(question), _line_of(rules_file.content))
     if arguments.json:
         _print_explanation(explanation)
@@ -147,7 +159,7 @@ def explain(arguments: Namespace, complete: Callable[[Policy], Policy], tell_mor
     return OK
 
 
-def _explain_many(rules_file: Loaded, as_json: bool) -> int:
+def _explain_many(rules_file: Loaded, machine: Machine, as_json: bool) -> int:
     from pfw.cli.screen import decided_by, encode
     from pfw.policy.decide import Decider
     from pfw.policy.question import parse_question
@@ -162,7 +174,7 @@ def _explain_many(rules_file: Loaded, as_json: bool) -> int:
         try:
             if len(raw) >= _QUESTION_BYTES_MAX:
                 raise ValueError(f"is longer than a question can be ({_QUESTION_BYTES_MAX} bytes)")
-            question = with_owner(parse_question(text))
+            question = parse_question(text).known_as(machine.names_of)
         except ValueError as error:
             status = BAD_INPUT
             tell(f"line {number}: {error}")
@@ -231,34 +243,6 @@ def _moment(question: Question) -> Moment:
 
     at = time.time() if question.time is None else question.time
     return question.moment(Moment(at, time.localtime(at).tm_gmtoff))
-
-
-def with_owner(question: Question) -> Question:
-    """The question with all names that a rule may use for its user: name, id, groups' names and ids."""
-    users = question.flow.users
-    if users is None:
-        return question
-    from msgspec.structs import replace
-
-    names: set[str] = set()
-    for user in users:
-        names |= _names_of(user)
-    return replace(question, flow=replace(question.flow, users=frozenset(names)))
-
-
-def _names_of(user: str) -> frozenset[str]:
-    import grp
-    import pwd
-
-    try:
-        found = pwd.getpwuid(int(user)) if user.isdecimal() else pwd.getpwnam(user)
-    except (KeyError, OverflowError, ValueError):
-        return frozenset({user})
-    names = {user, found.pw_name, str(found.pw_uid), f"group:{found.pw_gid}"}
-    for group in grp.getgrall():
-        if group.gr_gid == found.pw_gid or found.pw_name in group.gr_mem:
-            names |= {f"group:{group.gr_name}", f"group:{group.gr_gid}"}
-    return frozenset(names)
 
 
 def schema(_: Namespace) -> int:

@@ -27,7 +27,8 @@ _MAC_BYTES = 6
 
 class Facts(Struct):
     """`errors` are the files that could not be read to their end, `refused` is what there was no room to look at,
-    `dropped` what the capturing system lost, `duration_s` how long it took."""
+    `dropped` what the capturing system lost, `duration_s` how long it took, `sampled` the packets of floods that were
+    counted only."""
 
     alerts: Sequence[Alert]
     packets: int
@@ -35,6 +36,7 @@ class Facts(Struct):
     errors: Sequence[str]
     dropped: int
     duration_s: float
+    sampled: int = 0
 
 
 def json_lines(facts: Facts) -> list[str]:
@@ -43,6 +45,7 @@ def json_lines(facts: Facts) -> list[str]:
         "packets": facts.packets,
         "duration_s": round(facts.duration_s, 4),
         "refused": facts.refused,
+        "sampled": facts.sampled,
         "dropped": facts.dropped,
         "errors": [printable(each) for each in facts.errors],
     }
@@ -68,6 +71,7 @@ def text_lines(facts: Facts) -> list[str]:
     lines = table(_COLUMNS, [_row(each) for each in facts.alerts], None) if facts.alerts else []
     summary = f"{counted(len(facts.alerts), 'alert')} in {counted(facts.packets, 'packet')}"
     asides = [f"{facts.refused:,} not looked at for want of room"] if facts.refused else []
+    asides += [f"{counted(facts.sampled, 'packet')} of floods counted only"] if facts.sampled else []
     asides += [f"{counted(facts.dropped, 'packet')} lost by the capturing system"] if facts.dropped else []
     took = f"{facts.duration_s:.2f} s ({rate:,} packets/s)"
     return [*lines, *([""] if lines else []), ", ".join([summary, *asides, took])]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from time import localtime, strftime
 
 from msgspec import Struct
 
 from pfw.cli.report import size_text
 from pfw.cli.screen import utc_time
+from pfw.cli.times import ago_text as ago_text
+from pfw.cli.times import moment_text as moment_text
+from pfw.cli.times import span_text as span_text
 from pfw.model.text import counted, printable
 
 
@@ -171,28 +173,6 @@ def list_lines(lists: Sequence[ListStatus], now: float) -> list[str]:
         loaded = "" if each.loaded else ", not in force"
         lines.append(f"  {each.name}: {counted(each.ranges, 'range')}, {age}{loaded}{trouble}")
     return lines
-
-
-def moment_text(time: float) -> str:
-    """`2026-11-24 17:01:02` by the local clock."""
-    return strftime("%Y-%m-%d %H:%M:%S", localtime(time))
-
-
-def span_text(seconds: float) -> str:
-    """`3 h 5 min`, roughly."""
-    rest = max(0, int(seconds))
-    parts: list[str] = []
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min"), (1, "s")):
-        if rest >= size and len(parts) < 2:
-            parts.append(f"{rest // size} {unit}")
-            rest %= size
-        elif parts:
-            break
-    return " ".join(parts) or "0 s"
-
-
-def ago_text(seconds: float) -> str:
-    return "just now" if seconds < 1 else f"{span_text(seconds)} ago"
 
 
 def _safe(text: str | None) -> str | None:

@@ -9,7 +9,7 @@ from argparse import ArgumentParser, ArgumentTypeError, RawDescriptionHelpFormat
 from functools import partial
 
 from pfw import __version__
-from pfw.cli import parser_change, parser_programs
+from pfw.cli import parser_change, parser_history, parser_programs, parser_rehearsal
 
 _EXIT_STATUS = "exit status: 0 done, 1 the answer is no, 2 the input is bad, 3 the system refused"
 _RULES_HELP = "policy file (default: ./rules.json, else /etc/pfw/rules.json)"
@@ -32,13 +32,16 @@ def build_parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
     _monitor(commands)
     _check(commands)
+    _test(commands)
     _explain(commands)
     _replay(commands)
     _schema(commands)
     _convert(commands)
     _import(commands)
     parser_change.add_commands(partial(_command, commands), _rules, _json)
-    parser_programs.add_commands(partial(_command, commands), _rules, _json)
+    parser_programs.add_commands(partial(_command, commands), _rules, _json, lambda each: _logs(each, None))
+    parser_history.add_commands(partial(_command, commands), _json)
+    parser_rehearsal.add_commands(partial(_command, commands), _rules, _json)
     _completion(commands)
     return parser
 
@@ -89,9 +92,9 @@ def _monitor(commands: _SubParsersAction[ArgumentParser]) -> None:
     _logs(parser)
 
 
-def _logs(parser: ArgumentParser) -> None:
+def _logs(parser: ArgumentParser, usual: str | None = "firewall.log") -> None:
     logs = parser.add_argument_group("logs")
-    logs.add_argument("--log", metavar="FILE", default="firewall.log", help="text log (default: %(default)s)")
+    logs.add_argument("--log", metavar="FILE", default=usual, help=f"text log (default: {usual or 'none'})")
     logs.add_argument("--no-log", action="store_const", const=None, dest="log", help="no text log")
     logs.add_argument("--eve", metavar="FILE", help="EVE JSON as Suricata writes it, for EveBox, Filebeat, Wazuh")
     logs.add_argument(
@@ -124,8 +127,23 @@ def _check(commands: _SubParsersAction[ArgumentParser]) -> None:
         commands,
         "check",
         "is a policy file all right?",
-        "Read a policy file and report every fault with its line and column. Exit status 0, or 2 with faults.",
+        "Read a policy file and report every fault with its line and column, and every test of it that fails.\n"
+        "Exit status 0, or 2 with faults.",
         "  pfw check\n  pfw check /etc/pfw/rules.json --json",
+    )
+    parser.add_argument("file", metavar="FILE", nargs="?", help=_RULES_HELP)
+    _rules(parser)
+    _json(parser)
+
+
+def _test(commands: _SubParsersAction[ArgumentParser]) -> None:
+    parser = _command(
+        commands,
+        "test",
+        "does a policy do what its tests say?",
+        'Run the "tests" of a policy file: a line each, and for one that fails what decided instead and why.\n'
+        "Nothing is sent and no root is needed. pfw up refuses a policy that fails one.",
+        "  pfw test\n  pfw test /etc/pfw/rules.json --json",
     )
     parser.add_argument("file", metavar="FILE", nargs="?", help=_RULES_HELP)
     _rules(parser)
@@ -142,6 +160,7 @@ def _explain(commands: _SubParsersAction[ArgumentParser]) -> None:
         "  pfw explain in tcp 203.0.113.9:50000 192.168.1.5:22\n"
         "  pfw explain out udp 192.168.1.5:40000 [2001:db8::53]:53 --app /usr/bin/dig --user alice\n"
         "  pfw explain in icmp 203.0.113.9 192.168.1.5 echo-request\n"
+        "  pfw explain 'in tcp 192.168.1.9 -> :22'   what is left out is any, in quotes for the shell\n"
         "  pfw explain - --json < questions.txt",
     )
     parser.add_argument(

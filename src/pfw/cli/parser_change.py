@@ -56,11 +56,16 @@ def _up(add: Add, rules: Rules, json: Json) -> None:
         "that it now forbids. Says what changed, rule by rule. What would cut your own remote session is refused.",
         "  sudo pfw up\n"
         "  sudo pfw up --confirm 60              and then, if you can still type: sudo pfw confirm\n"
+        "  sudo pfw up --rehearse                what it would have done in the last days; then it asks\n"
         "  sudo pfw up --rules /etc/pfw/rules.json --dry-run",
     )
     rules(parser)
     backend(parser)
     confirm(parser)
+    parser.add_argument(
+        "--rehearse", action="store_true", help="show what it would have done in the last days, and ask first"
+    )
+    parser.add_argument("--yes", "-y", action="store_true", help="--rehearse: show it, and do not ask")
     parser.add_argument("--dry-run", action="store_true", help="say what would change, and change nothing")
     force(parser, _FORCE)
     json(parser)
@@ -163,14 +168,16 @@ def _bans(add: Add, json: Json) -> None:
         "ban",
         "drop addresses for a time",
         "Ban addresses and prefixes, whatever the policy says. Thousands in one go come from standard input. This\n"
-        "machine's own addresses, its gateway, its resolvers and whoever is logged in remotely are left out.",
+        "machine's own addresses, its gateway, its resolvers and whoever is logged in remotely are left out. `show`\n"
+        "says of each ban why, by what, and until when. What `remove` lifts no alert bans for the next 30 days.",
         "  sudo pfw ban add 203.0.113.7 --for 1h\n"
         "  sudo pfw ban add - < addresses.txt\n"
         "  sudo pfw ban remove 203.0.113.7\n"
-        "  sudo pfw ban list",
+        "  sudo pfw ban list\n"
+        "  sudo pfw ban show 203.0.113.7",
     )
     parser.add_argument(
-        "what", choices=("add", "remove", "list", "reload"), help="reload: the kernel's anew from the disk"
+        "what", choices=("add", "remove", "list", "show", "reload"), help="reload: the kernel's anew from the disk"
     )
     parser.add_argument(
         "addresses", metavar="ADDRESS", nargs="*", help="address, prefix or range; - reads them, a line each"

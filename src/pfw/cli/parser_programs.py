@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from argparse import ArgumentTypeError
+from argparse import ArgumentParser, ArgumentTypeError
+from collections.abc import Callable
 
 from pfw.cli.parser_change import Add, Json, Rules, duration_s
 
@@ -11,9 +12,9 @@ SCOPES = ("exact", "address", "port", "anywhere")
 _PORT_MAX = 65535
 
 
-def add_commands(add: Add, rules: Rules, json: Json) -> None:
+def add_commands(add: Add, rules: Rules, json: Json, logs: Callable[[ArgumentParser], None]) -> None:
     """All of them, in the order in which they are listed."""
-    _daemon(add, rules)
+    _daemon(add, rules, logs)
     _ask(add, json)
     _apps(add, json)
     _connections(add, json)
@@ -21,14 +22,15 @@ def add_commands(add: Add, rules: Rules, json: Json) -> None:
     _agent(add)
 
 
-def _daemon(add: Add, rules: Rules) -> None:
+def _daemon(add: Add, rules: Rules, logs: Callable[[ArgumentParser], None]) -> None:
     parser = add(
         "daemon",
-        "tell programs apart, and ask about them",
+        "tell programs apart, ask about them, keep the history, notice what is suspicious",
         "Run in the foreground: note in the kernel which program opens each connection, ask about what the policy\n"
-        "asks about (pfw ask answers), and listen on a socket for the other commands. Where it is stopped, the\n"
-        "policy stays in force.",
-        "  sudo pfw daemon\n  sudo pfw daemon --rules /etc/pfw/rules.json --mask 0xff000000",
+        "asks about (pfw ask answers), keep a history of all connections (pfw log), notice what is suspicious and\n"
+        "do about it what the policy says, and listen on a socket for the other commands. Where it is stopped, the\n"
+        "policy stays in force. Alerts are told here, in the history, and in the logs that are named.",
+        "  sudo pfw daemon\n  sudo pfw daemon --rules /etc/pfw/rules.json --eve /var/log/pfw/eve.json",
     )
     rules(parser)
     parser.add_argument("--cgroup", metavar="PATH", help="watch the programs below this control group (default: all)")
@@ -36,6 +38,7 @@ def _daemon(add: Add, rules: Rules) -> None:
     parser.add_argument(
         "--no-labels", action="store_false", dest="labels", help="leave the kernel's labels out: look programs up"
     )
+    logs(parser)
 
 
 def _ask(add: Add, json: Json) -> None:

@@ -6,13 +6,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Iterator
 
+from msgspec import Struct
+
+from pfw.cli import bans
 from pfw.cli import enforcement as screen
 from pfw.cli.screen import encode
 from pfw.commands.answer import BAD_INPUT, NO, OK, state, tell, told
-from pfw.daemon import backends, banning, enforcing
+from pfw.daemon import backends, banning, enforcing, offending, sparing
 from pfw.drivers import clock
 from pfw.drivers.programs import RefusedError
-from pfw.model.address import Range, parse_range
+from pfw.engine.respond import Offence, counting
+from pfw.model.address import Range, format_range, parse_range
 from pfw.model.text import counted
 
 _LINES_MAX = 1_000_000
@@ -25,6 +29,8 @@ def ban(options: Namespace) -> int:
     """`pfw ban`."""
     if options.what == "list":
         return _list(options)
+    if options.what == "show":
+        return _show(options)
     if options.what == "reload":
         remembered = state()
         known = backends.in_force(remembered)
@@ -42,8 +48,11 @@ def ban(options: Namespace) -> int:
     if options.json:
         print(encode({"banned" if options.what == "add" else "lifted": result.done,
                       "refused": list(result.refused), "faults": faults}))  # fmt: skip
-    else:
+    elif options.what == "add" or not result.done:
         print(f"{result.done:,} {'banned' if options.what == 'add' else 'no longer banned'}")
+    else:
+        until = screen.moment_text(clock.now() + sparing.FORGIVEN_S)
+        print(f"{result.done:,} no longer banned, and not by any alert until {until}")
     if faults:
         return BAD_INPUT
     return NO if result.refused else OK
@@ -77,6 +86,56 @@ def _list(options: Namespace) -> int:
     else:
         print("\n".join(screen.ban_lines(found, now, len(found))[1:]) or "nothing is banned")
     return OK
+
+
+def _show(options: Namespace) -> int:
+    now, remembered = clock.now(), state()
+    bans_there = banning.records(remembered, now)
+    ranges, faults = banning.parse(options.addresses)
+    _tell_some(faults)
+    known = _Known(now, bans_there, sparing.forgiven(remembered, now), offending.times(remembered))
+    found = [known.about(pair) for pair in (ranges if options.addresses else bans_there)]
+    if options.json:
+        print(encode([bans.facts(each) for each in found]))
+    elif found or not options.addresses:
+        print("\n".join(bans.lines(found, now)) or "nothing is banned")
+    if faults:
+        return BAD_INPUT
+    return OK if all(each.ban is not None for each in found) else NO
+
+
+class _Known(Struct):
+    """What is remembered of bans, `now`."""
+
+    now: float
+    banned: dict[Range, banning.Record]
+    forgiven: dict[Range, float]
+    offences: dict[Range, Offence]
+
+    def about(self, pair: Range) -> bans.Banned:
+        held = pair if pair in self.banned else next((each for each in self.banned if _holds(each, pair)), None)
+        forgiven = max((until for each, until in self.forgiven.items() if _holds(each, pair)), default=None)
+        offence = self.offences.get(held or pair)
+        name = format_range(*pair)
+        if held is None:
+            before, last = (counting(offence, self.now), offence.until) if offence is not None else (0, None)
+            return bans.Banned(what=name, before=before, last=last, forgiven=forgiven)
+        ban = self.banned[held]
+        return bans.Banned(
+            what=name,
+            ban=ban.what,
+            since=ban.since,
+            until=ban.until,
+            why=ban.why,
+            by=None if ban.by == banning.BY_HAND else ban.by,
+            evidence=ban.evidence,
+            before=ban.count - 1,
+            forgiven=forgiven,
+        )
+
+
+def _holds(outer: Range, inner: Range) -> bool:
+    return outer[0] <= inner[0] and inner[1] <= outer[1]
 
 
 def _lines() -> Iterator[str]:

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from pfw.cli import enforcement as screen
 from pfw.cli import rules
+from pfw.cli.ask import tell_faults
 from pfw.cli.screen import encode, utc_time
 from pfw.commands.answer import BAD_INPUT, NO, OK, Loaded, loaded, state, tell, told
 from pfw.commands.enforcing import apply, outcome_lines
-from pfw.daemon import backends, enforcing
+from pfw.daemon import backends, enforcing, testing
 from pfw.daemon.state import Entry, State
 from pfw.drivers import clock
 from pfw.model.flow import Moment
@@ -126,12 +127,20 @@ def _finish(remembered: State, found: Loaded, edited: Edited, options: Namespace
 def _take_up(remembered: State, path: Path, before: bytes, after: bytes, options: Namespace, why: str) -> list[str]:
     """Write the file and put it in force, where the firewall is on with this file; what was done."""
     known = backends.in_force(remembered)
+    if known is not None and (known[1].path != str(path) or known[0].live() is None):
+        known = None
+    policy, lists = rules.parse(after, path), remembered.files.path / "lists"
+    if known is not None:
+        testing.check(policy, after, str(path), lists)
+    else:
+        # Nothing comes into force; what does not hold yet the next `pfw up` refuses.
+        tell_faults(testing.failing(policy, after, str(path), lists))
     _remember(remembered, path, before, "as it was")
     with enforcing.written(path, rules.read(path), after):
         said: list[str] = []
-        if known is not None and known[1].path == str(path) and known[0].live() is not None:
+        if known is not None:
             wanted = enforcing.Wanted(
-                policy=rules.parse(after, path),
+                policy=policy,
                 path=str(path),
                 content=after,
                 backend=known[0].name,
@@ -202,8 +211,11 @@ def _restore(remembered: State, path: Path, text: bytes, options: Namespace) -> 
     with enforcing.written(path, rules.read(path), text):
         if known is None or known[1].path != str(path) or known[0].live() is None:
             return []
+        policy = rules.parse(text, path)
+        # The way back is always open, also to what fails a test by now.
+        tell_faults(testing.failing(policy, text, str(path), remembered.files.path / "lists"))
         wanted = enforcing.Wanted(
-            policy=rules.parse(text, path),
+            policy=policy,
             path=str(path),
             content=text,
             backend=known[0].name,

@@ -10,8 +10,8 @@ from pathlib import Path
 from pfw.cli import enforcement as screen
 from pfw.cli import rules
 from pfw.cli.screen import encode, utc_time
-from pfw.commands.answer import NO, OK, faults_of, loaded, state, tell, told
-from pfw.daemon import backends, banning, boot, confirming, enforcing, listing, machine, programs
+from pfw.commands.answer import NO, OK, Loaded, faults_of, loaded, state, tell, told
+from pfw.daemon import backends, banning, boot, confirming, enforcing, listing, machine, programs, testing
 from pfw.daemon import panic as panicking
 from pfw.daemon.state import GUARD_REPORT, State
 from pfw.drivers import clock
@@ -28,6 +28,9 @@ def up(options: Namespace) -> int:
     """`pfw up`."""
     found = loaded(options.rules)
     remembered = state()
+    testing.check(found.policy, found.content, str(found.path), remembered.files.path / "lists")
+    if getattr(options, "rehearse", False) and not _agreed(found, options):
+        return NO
     wanted = enforcing.Wanted(
         policy=found.policy,
         path=str(found.path),
@@ -40,6 +43,12 @@ def up(options: Namespace) -> int:
     outcome = apply(remembered, wanted)
     print("\n".join(outcome_lines(outcome, wanted)) if not options.json else encode(outcome_facts(outcome, wanted)))
     return OK
+
+
+def _agreed(found: Loaded, options: Namespace) -> bool:
+    from pfw.commands.rehearsing import agreed
+
+    return agreed(found, options)
 
 
 def apply(remembered: State, wanted: enforcing.Wanted) -> enforcing.Outcome:

@@ -10,6 +10,7 @@ from pfw.cli.ask import tell
 from pfw.daemon import banning, listing
 from pfw.daemon.state import State
 from pfw.drivers import clock
+from pfw.drivers.people import names_of
 from pfw.drivers.store import Store, folder
 from pfw.model.address import as_int, format_range
 from pfw.model.flow import Flow
@@ -19,7 +20,7 @@ from pfw.policy.blocking import with_lists
 
 def explain(options: Namespace) -> int:
     """`pfw explain`."""
-    return ask.explain(options, known_lists, tell_bans)
+    return ask.explain(options, ask.Machine(known_lists, tell_bans, names_of))
 
 
 def known_lists(policy: Policy) -> Policy:
@@ -44,7 +45,7 @@ def tell_bans(flow: Flow) -> None:
     """Whether a ban holds either end: then the packet is dropped before the policy is asked."""
     with suppress(OSError):
         found = banning.records(State(Store(folder())), clock.now())
-        for end in (flow.source, flow.destination):
+        for end in filter(None, (flow.source, flow.destination)):
             value = as_int(end)
             pair = next((pair for pair in found if pair[0] <= value <= pair[1]), None)
             if pair is not None:

@@ -10,7 +10,7 @@ from pfw.cli.ask import BAD_INPUT, OK, REFUSED, tell, tell_faults
 from pfw.commands.answer import loaded, state, told
 from pfw.commands.enforcing import apply, outcome_lines
 from pfw.commands.watching import wish_of
-from pfw.daemon import backends
+from pfw.daemon import backends, testing
 from pfw.daemon.enforcing import PendingError, Wanted
 from pfw.daemon.kernel_watch import KernelWatch
 from pfw.daemon.lockout import LockoutError
@@ -44,6 +44,7 @@ def enforced(options: Namespace) -> int:
     found = loaded(options.rules)
     seen = Watch(found.path)
     remembered = state()
+    testing.check(found.policy, found.content, str(found.path), remembered.files.path / "lists")
     wanted = Wanted(
         policy=found.policy,
         path=str(found.path),
@@ -80,9 +81,9 @@ def _again(remembered: State, path: Path, backend: str, options: Namespace) -> N
     """The file has changed: put it in force, or say why not; then what was in force stays."""
     try:
         content = rules.read(path)
-        wanted = Wanted(
-            policy=rules.parse(content, path), path=str(path), content=content, backend=backend, force=options.force
-        )
+        policy = rules.parse(content, path)
+        testing.check(policy, content, str(path), remembered.files.path / "lists")
+        wanted = Wanted(policy=policy, path=str(path), content=content, backend=backend, force=options.force)
         for line in outcome_lines(apply(remembered, wanted), wanted):
             tell(line)
         return

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from pfw.drivers.files import Watch
     from pfw.model.command import Command
     from pfw.model.policy import Policy
+    from pfw.record.recorder import Options as Records
 
 
 def monitor(options: Namespace) -> int:
@@ -86,22 +87,13 @@ def wish_of(options: Namespace) -> Wish:
     """What the command line of `monitor` asks for. Raises ValueError."""
     from pfw.cli.watch import addresses
     from pfw.daemon.watching import Wish
-    from pfw.record.recorder import Options
-    from pfw.record.syslog import parse_target
 
     if options.read is not None and options.interface is not None:
         raise ValueError("--read and --interface do not go together: a file is read, or an interface watched")
     if options.local is not None and options.read is None:
         raise ValueError("--local is for captures (--read); live, this machine's addresses are known")
-    if options.syslog is not None:
-        try:
-            parse_target(options.syslog)
-        except ValueError as error:
-            raise ValueError(f"--syslog {options.syslog!r} {error}") from None
-    for name in ("log", "eve", "syslog", "journal", "interface"):
-        if not (getattr(options, name) or "").isprintable():
-            raise ValueError(f"--{name} {getattr(options, name)!r} has characters that cannot be shown")
-    file_bytes = max(1, options.log_budget // 10)
+    if not (options.interface or "").isprintable():
+        raise ValueError(f"--interface {options.interface!r} has characters that cannot be shown")
     return Wish(
         interface=options.interface,
         read=options.read,
@@ -110,15 +102,31 @@ def wish_of(options: Namespace) -> Wish:
         packets=options.count,
         seconds=options.seconds,
         every_packet=options.every_packet,
-        records=Options(
-            log=options.log,
-            eve=options.eve,
-            syslog=options.syslog,
-            journal=options.journal,
-            budget_bytes=options.log_budget,
-            file_bytes=file_bytes,
-            summaries_per_s=None if options.read is not None else 200,
-        ),
+        records=records_of(options, summaries_per_s=None if options.read is not None else 200),
+    )
+
+
+def records_of(options: Namespace, summaries_per_s: int | None = 200) -> Records:
+    """The logs that a command line asks for. Raises ValueError."""
+    from pfw.record.recorder import Options
+    from pfw.record.syslog import parse_target
+
+    if options.syslog is not None:
+        try:
+            parse_target(options.syslog)
+        except ValueError as error:
+            raise ValueError(f"--syslog {options.syslog!r} {error}") from None
+    for name in ("log", "eve", "syslog", "journal"):
+        if not (getattr(options, name) or "").isprintable():
+            raise ValueError(f"--{name} {getattr(options, name)!r} has characters that cannot be shown")
+    return Options(
+        log=options.log,
+        eve=options.eve,
+        syslog=options.syslog,
+        journal=options.journal,
+        budget_bytes=options.log_budget,
+        file_bytes=max(1, options.log_budget // 10),
+        summaries_per_s=summaries_per_s,
     )
 
 
@@ -193,7 +201,9 @@ def _detect(options: Namespace) -> int:
     except OSError as error:
         tell(f"{error.filename or options.files[0]}: {error.strerror or error}")
         return BAD_INPUT
-    facts = detected.Facts(found.alerts, found.packets, found.refused, found.errors, found.dropped, found.duration_s)
+    facts = detected.Facts(
+        found.alerts, found.packets, found.refused, found.errors, found.dropped, found.duration_s, found.sampled
+    )
     print("\n".join(detected.json_lines(facts) if options.json else detected.text_lines(facts)))
     for error_text in found.errors:
         tell(error_text)

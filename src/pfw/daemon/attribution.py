@@ -83,6 +83,16 @@ class Attribution:
             gid=first.gid,
         )
 
+    def quickly(self, flow: Flow) -> Found:
+        """Whose a connection is, for eyes only: as the kernel noted it, else whoever holds its socket is a guess. What
+        comes in is whose the port is that it comes to."""
+        # No connection has the port 0, so this finds who listens, whatever has become of the connection.
+        sock = self._socket(flow if flow.direction is not Direction.IN else replace(flow, source_port=0), 0)
+        if sock is None:
+            return Found()
+        noted = self.noted(sock)
+        return noted or Found.held(*self._holders.guess(sock), sock.uid)
+
     def _portless(self, flow: Flow, uid: int | None, identifier: int | None) -> Found:
         """Whose a packet without ports is: that of all sockets that may have sent it, if they are one program's."""
         sockets = portless_sockets(flow.protocol, identifier, len(flow.source))
@@ -108,14 +118,21 @@ class Attribution:
         if flow.port is None or flow.source_port is None:
             return ()
         if flow.direction is Direction.IN:
-            receiver = self._finder.find(
-                flow.protocol, flow.destination, flow.port, flow.source, flow.source_port, interface_index
-            )
+            receiver = self._socket(flow, interface_index)
             return () if receiver is None else (receiver,)
         senders = self._finder.find_senders(
             flow.protocol, flow.source, flow.source_port, flow.destination, flow.port, interface_index
         )
         return tuple(each for each in senders if uid is None or each.uid == uid)
+
+    def _socket(self, flow: Flow, interface_index: int) -> DiagSocket | None:
+        """The socket at this machine's end of a connection with ports."""
+        local, local_port, remote, remote_port = flow.source, flow.source_port, flow.destination, flow.port
+        if flow.direction is Direction.IN:
+            local, local_port, remote, remote_port = remote, remote_port, local, local_port
+        return self._finder.find(
+            flow.protocol, local, local_port or 0, remote, remote_port or 0, interface_index
+        )  # fmt: skip
 
     def _noted(self, owner: Owner) -> Program:
         """The process that the kernel noted; where it has ended, what was noted of it."""

@@ -115,6 +115,18 @@ class Backend(Protocol):
     def ban(self, added: Sequence[Ban], lifted: Sequence[Range], everything: Sequence[Ban]) -> None:
         """Bring the bans in the kernel up to date: these are new, those are gone, and this is what shall be."""
 
+    def ban_host(self, ban: Ban) -> bool:
+        """Ban one address that was not banned, without a look at the others. False where it was, and stays as it is."""
+
+    def limit(self, limits: Sequence[Ban]) -> None:
+        """Let few new connections of these hosts through, each for its time. RefusedError also where it cannot."""
+
+    def limited(self) -> set[int]:
+        """The hosts that are limited now (`as_int`)."""
+
+    def unlimit(self) -> None:
+        """Nobody is limited any more."""
+
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         """The file that brings the bans back, behind those of the change."""
 

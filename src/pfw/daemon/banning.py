@@ -1,18 +1,20 @@
 """Bans: addresses that are dropped for a time, whatever the policy says.
 
 `bans.json` has the truth and the kernel the enforcement: a ban survives a change of the policy because the sets are
-not touched by it, and a boot or a crash because it is written down, with the moment at which it ends.
+not touched by it, and a boot or a crash because it is written down, with the moment at which it ends. Bans that
+alerts lead to are in the kernel first (`ban_batch.py`), and are not loaded where they would hit somebody who is spared
+(`sparing.py`).
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
 from msgspec import Struct
 
-from pfw.daemon import machine
+from pfw.daemon import machine, sparing
 from pfw.daemon.backend import Backend
 from pfw.daemon.state import State
 from pfw.drivers import clock
@@ -22,15 +24,20 @@ from pfw.model.address import IPV4_LAST, IPV6_FIRST, AddressSet, Range, format_r
 
 FILE = "bans.json"
 DEFAULT_S = 86_400.0
+BY_HAND = "hand"
 
 
-class Record(Struct, frozen=True):
-    """A ban as it is written down; times in s since 1970, `until` None for good."""
+class Record(Struct, frozen=True, omit_defaults=True):
+    """A ban as it is written down; times in s since 1970, `until` None for good. `by` is the kind of alert that led to
+    it, or BY_HAND, `evidence` what was seen, and `count` how many bans of this source there were, with this one."""
 
     what: str
     since: float
     until: float | None
     why: str = ""
+    by: str = BY_HAND
+    evidence: str = ""
+    count: int = 1
 
 
 class Result(Struct, frozen=True):
@@ -55,12 +62,27 @@ def records(state: State, now: float) -> dict[Range, Record]:
     return {pair: each for pair, each in alive if each.until is None or each.until > now}
 
 
-def active(state: State, now: float) -> list[Ban]:
-    """The bans that have not run out, as the kernel is told of them."""
-    return [_left(pair, record, now) for pair, record in records(state, now).items()]
+def active(state: State, now: float, never: AddressSet | None = None) -> list[Ban]:
+    """The bans that have not run out, as the kernel is told of them: without those of alerts that hit who is spared.
+    `never` are those that the policy names, if it is not the one in force."""
+    found = records(state, now)
+    for pair in _hitting(state, found, now, never):
+        del found[pair]
+    return [left(pair, record, now) for pair, record in found.items()]
 
 
-def _left(pair: Range, record: Record, now: float) -> Ban:
+def _hitting(
+    state: State, found: dict[Range, Record], now: float, never: AddressSet | None = None
+) -> dict[Range, str]:  # fmt: skip
+    """The bans of alerts that hit somebody who is spared, and whom."""
+    automatic = [pair for pair, record in found.items() if record.by != BY_HAND]
+    if not automatic:
+        return {}
+    return dict(hits(automatic, sparing.spared(state, now, sparing.never_of(state) if never is None else never)))
+
+
+def left(pair: Range, record: Record, now: float) -> Ban:
+    """A ban with the time that it has left."""
     return Ban(pair, None if record.until is None else max(1, int(record.until - now)))
 
 
@@ -100,6 +122,7 @@ def add(
     now = clock.now()
     with state.files.locked():
         known = records(state, now)
+        sparing.forget(state, ranges, now)
         accepted, refused = (list(ranges), []) if force else _sorted_out(ranges)
         room = BANS_MAX - len(known)
         if len(accepted) > room:
@@ -110,36 +133,60 @@ def add(
         # One that was there already gets the new time: the kernel is told to drop the old one first.
         again = [pair for pair in fresh if pair in known]
         everything = {**known, **fresh}
-        _write(state, everything)
-        bans = [_left(pair, record, now) for pair, record in fresh.items()]
-        backend.ban(bans, again, [_left(pair, record, now) for pair, record in everything.items()])
-        _keep_for_boot(state, backend, now)
+        write(state, everything)
+        bans = [left(pair, record, now) for pair, record in fresh.items()]
+        all_bans = [left(pair, record, now) for pair, record in everything.items()]
+        backend.ban(bans, again, all_bans)
+        keep_for_boot(state, backend, all_bans)
     return Result(len(fresh), tuple(refused))
 
 
 def remove(state: State, backend: Backend | None, ranges: Sequence[Range]) -> Result:
-    """Lift bans; a ban is lifted by its own name only. Raises RefusedError and OSError."""
+    """Lift bans by hand; a ban is lifted by its own name only, and forgiven. Raises RefusedError and OSError."""
     now = clock.now()
     with state.files.locked():
         known = records(state, now)
         gone = [pair for pair in dict.fromkeys(ranges) if pair in known]
         refused = [_not_banned(pair, known) for pair in dict.fromkeys(ranges) if pair not in known]
-        left = {pair: record for pair, record in known.items() if pair not in set(gone)}
-        _write(state, left)
-        if backend is not None and gone:
-            backend.ban([], gone, [_left(pair, record, now) for pair, record in left.items()])
-            _keep_for_boot(state, backend, now)
+        sparing.forgive(state, gone, now)
+        _lift(state, backend, known, gone, now)
     return Result(len(gone), tuple(refused))
+
+
+def _lift(state: State, backend: Backend | None, known: dict[Range, Record], gone: Sequence[Range], now: float) -> None:
+    lifted = set(gone)
+    staying = {pair: record for pair, record in known.items() if pair not in lifted}
+    write(state, staying)
+    if backend is not None and gone:
+        bans = [left(pair, record, now) for pair, record in staying.items()]
+        backend.ban([], gone, bans)
+        keep_for_boot(state, backend, bans)
+
+
+def spare(state: State, backend: Backend, never: AddressSet | None = None) -> dict[Range, str]:
+    """Lift the bans of alerts that hit somebody who is spared by now, and say whom. Raises RefusedError and OSError."""
+    now = clock.now()
+    with state.files.locked():
+        known = records(state, now)
+        gone = _hitting(state, known, now, never)
+        if gone:
+            _lift(state, backend, known, list(gone), now)
+    return gone
 
 
 def reload(state: State, backend: Backend) -> int:
     """Make the kernel's bans what is written down: after a boot, their times as well."""
     now = clock.now()
     with state.files.locked():
-        bans = active(state, now)
+        known = records(state, now)
+        gone = _hitting(state, known, now)
+        if gone:
+            known = {pair: record for pair, record in known.items() if pair not in gone}
+            write(state, known)
+        bans = [left(pair, record, now) for pair, record in known.items()]
         stale = sorted(backend.bans())
         backend.ban(bans, stale, bans)
-        _keep_for_boot(state, backend, now)
+        keep_for_boot(state, backend, bans)
     return len(bans)
 
 
@@ -151,26 +198,31 @@ def _not_banned(pair: Range, known: Iterable[Range]) -> str:
 
 def _sorted_out(ranges: Sequence[Range]) -> tuple[list[Range], list[str]]:
     """Those that may be banned, and why the others may not."""
-    kept = machine.protected()
+    reasons = dict(hits(ranges, machine.protected()))
+    refused = []
+    for pair, reason in reasons.items():
+        what = "" if pair[0] == pair[1] else f"{format_range(*pair)}: "
+        refused.append(f"{what}{reason} and is not banned (--force bans it)")
+    return [pair for pair in ranges if pair not in reasons], refused
+
+
+def hits(ranges: Iterable[Range], kept: sparing.Kept) -> Iterator[tuple[Range, str]]:
+    """Those in which there is somebody who is kept from bans, and who."""
     everything = AddressSet().union(*(addresses for _, addresses in kept))
-    accepted, refused = [], []
     for pair in ranges:
         at = bisect_right(everything.firsts, pair[1]) - 1
         reason = protected(pair, kept) if at >= 0 and everything.lasts[at] >= pair[0] else None
-        if reason is None:
-            accepted.append(pair)
-        else:
-            what = "" if pair[0] == pair[1] else f"{format_range(*pair)}: "
-            refused.append(f"{what}{reason} and is not banned (--force bans it)")
-    return accepted, refused
+        if reason is not None:
+            yield pair, reason
 
 
-def _write(state: State, found: dict[Range, Record]) -> None:
+def write(state: State, found: dict[Range, Record]) -> None:
+    """Write down that these are all bans there are. Raises OSError."""
     state.files.write(FILE, msgspec.json.encode(list(found.values())))
 
 
-def _keep_for_boot(state: State, backend: Backend, now: float) -> None:
-    """The bans for the next boot, where one will bring the policy back."""
+def keep_for_boot(state: State, backend: Backend, bans: Sequence[Ban]) -> None:
+    """The bans for the next boot, where one will bring the policy back. Raises OSError."""
     if any(name.startswith("boot") for name in state.files.names(".")):
-        for name, text in backend.boot_bans(active(state, now)).items():
+        for name, text in backend.boot_bans(bans).items():
             state.files.write(name, text.encode())

@@ -11,10 +11,9 @@ from msgspec.structs import replace
 from pfw.daemon.sources import Batch, CaptureFile
 from pfw.engine.detect.all import detectors
 from pfw.engine.detect.detection import Detection
-from pfw.engine.detect.watch import Watch
+from pfw.engine.detect.watch import NOT_LOOKED_AT, Watch
 from pfw.model.address import AddressSet, parse_range
 from pfw.model.event import Item, Source
-from pfw.model.flow import split_key
 from pfw.model.observation import (
     Alert,
     Began,
@@ -23,14 +22,14 @@ from pfw.model.observation import (
     DnsSeen,
     EchoSeen,
     Ended,
+    HalfOpen,
     Met,
     Observation,
     Odd,
     ProtocolTried,
     Stray,
 )
-from pfw.wire.error import WireError
-from pfw.wire.observe import observe, tcp_numbers, what_is
+from pfw.wire.observe import look_into, tcp_numbers, what_is
 from pfw.wire.scan import scan
 
 ANOTHER_S = 60.0
@@ -52,6 +51,8 @@ class Detected(Struct):
     dropped: int
     duration_s: float
     """How long it took."""
+    sampled: int = 0
+    """Packets of floods that were counted, and not looked at one by one."""
 
 
 class _Story:
@@ -69,6 +70,10 @@ class _Story:
     def refused(self) -> int:
         return self._watch.refused + self._detection.refused
 
+    @property
+    def sampled(self) -> int:
+        return self._watch.sampled
+
     def take(self, batch: Batch) -> None:
         self._batch = batch
         items = scan(batch.source, batch.buffer, batch.frames)
@@ -77,8 +82,8 @@ class _Story:
                 self._tell(told)
             key = item[0]
             # A key of even length is TCP's (`model/flow.py`).
-            if key is not None and len(key) & 1 and (what := what_is(key)) is not None:
-                self._look_into(item, key, what)
+            if key is not None and len(key) & 1 and told is not NOT_LOOKED_AT and what_is(key) is not None:
+                self._look_into(item, key)
         if items:
             self.packets += len(items)
             self.last = max(self.last, items[-1][1])
@@ -88,15 +93,10 @@ class _Story:
         self._detection.end(self.last)
         return [self._sparing(alert) for alert in self._detection.alerts]
 
-    def _look_into(self, item: Item, key: bytes, what: str) -> None:
+    def _look_into(self, item: Item, key: bytes) -> None:
         """Tell what a message says, or that it is none of its kind."""
         _, time, size, _, at, end, _ = item
-        seen: Observation | None
-        try:
-            seen = observe(self._batch.source.linktype, bytes(self._batch.buffer[at:end]), size, time)
-        except WireError:
-            protocol, source, destination, _ = split_key(key)
-            seen = Odd(time, source, destination, protocol, (f"{what}.malformed",))
+        seen = look_into(self._batch.source.linktype, bytes(self._batch.buffer[at:end]), size, time, key)
         if seen is not None:
             self._tell((seen,))
 
@@ -120,7 +120,7 @@ def _concerns(local: AddressSet, seen: Observation) -> bool:
     match seen:
         case Began() | Stray() | EchoSeen() | ProtocolTried():
             return seen.source in local or seen.destination in local
-        case Met() | Confirmed() | Ended() | Busy():
+        case Met() | Confirmed() | HalfOpen() | Ended() | Busy():
             return seen.began.source in local or seen.began.destination in local
         case DnsSeen():
             return seen.client in local or seen.server in local
@@ -157,4 +157,5 @@ def detect(
         unread=unread,
         dropped=sum(file.dropped for file in files),
         duration_s=perf_counter() - began,
+        sampled=sum(story.sampled for story in stories),
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import msgspec
 
-from pfw.daemon import boot, checkup, program_findings
+from pfw.daemon import boot, bounds, checkup, program_findings
 from pfw.daemon.backends import choose, in_force, named
 from pfw.daemon.state import State
 from pfw.drivers import foreign
@@ -43,6 +43,7 @@ def examine(state: State, load: Load, units: Path = boot.UNITS) -> list[Finding]
         (Area.KERNEL, "who reads the log", _log_readers),
         (Area.BACKEND, "what can filter here", lambda: _backends(state)),
         (Area.STATE, "what is in force", lambda: checkup.state_findings(state, policy)),
+        (Area.STATE, "which bounds were hit", bounds.findings),
         (Area.BOOT, "what comes with a boot", lambda: checkup.boot_findings(state, units)),
         (Area.PROGRAMS, "rules for programs", lambda: program_findings.findings(policy)),
         (Area.NEIGHBOURS, "who else filters", lambda: _rules(ours)),

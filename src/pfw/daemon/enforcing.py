@@ -32,6 +32,7 @@ from pfw.enforce.plan import make_plan, only_bans
 from pfw.model.address import AddressSet
 from pfw.model.policy import Policy
 from pfw.policy.blocking import with_lists
+from pfw.policy.locate import top_values
 
 _STALE_S = 180 * 86400
 """Schedules are laid out for years; one that was laid out so long ago is laid out anew, though nothing changed."""
@@ -136,8 +137,9 @@ class _Up:
         if beside or not applied.lasting or not boot.has_files(self._state):
             change = self._backend.change(self._plan, applied.generation, tell_all=applied.tell_all)
             self._make_lasting(change, applied.generation, applied.fingerprint)
-        elif applied.path != self._wanted.path:
+        elif (applied.path, applied.sha256) != (self._wanted.path, self._sha256):
             self._keep(applied.generation, applied.fingerprint, lasting=True)
+            self._remember()
 
     def _in_kernel(self, applied: Applied | None, live: int | None) -> Before | None:
         """What the kernel would be turned back to."""
@@ -155,7 +157,7 @@ class _Up:
         if self._book is not None and self._plan.programs is not None:
             self._book.keep()
         change.load()
-        everything = banning.active(self._state, clock.now())
+        everything = banning.active(self._state, clock.now(), self._wanted.policy.respond.never)
         # A table that was not there has no bans yet.
         self._backend.ban(everything if old is None else [], [], everything)
         guard = self._guard(change, old)
@@ -201,12 +203,16 @@ class _Up:
         return until
 
     def _make_lasting(self, change: Change, generation: int, fingerprint: str) -> None:
-        wanted, state = self._wanted, self._state
         self._remove_others()
-        boot.keep_files(state, self._backend, change)
-        state.remember(time=clock.now(), path=wanted.path, text=wanted.content, sha256=self._sha256, why=wanted.why)
+        banning.spare(self._state, self._backend)
+        boot.keep_files(self._state, self._backend, change)
+        self._remember()
         change.sweep()
         self._keep(generation, fingerprint, lasting=True)
+
+    def _remember(self) -> None:
+        text, path, why = self._wanted.content, self._wanted.path, self._wanted.why
+        self._state.remember(time=clock.now(), path=path, text=text, sha256=self._sha256, why=why)
 
     def _remove_others(self) -> None:
         """No other backend filters any more: not the one before, nor what somebody left who died on the way."""
@@ -304,14 +310,17 @@ def written(path: Path, before: bytes, content: bytes) -> Iterator[None]:
 
 
 def _digest(wanted: Wanted, backend: str, lists: Mapping[str, AddressSet], plan: Plan) -> str:
-    """The same for what would make the same ruleset: file, backend, lists, and the numbers that names stand for."""
+    """The same for what would make the same ruleset: file, backend, lists, and the numbers that names stand for.
+    What tests there are makes no difference."""
     numbers = sorted(
         {repr(condition) for chain in plan.chains.values() for step in chain.rules for condition in step.conditions
          if type(condition).__name__.startswith("Of")}
     )  # fmt: skip
     numbers += [repr(plan.programs)]
     listed = sorted((name, len(each), hash(each)) for name, each in lists.items())
-    parts = (__version__, backend, wanted.content, listed, numbers, plan.notes)
+    text = wanted.content.decode(errors="replace")
+    said = [(key, text[begin:end]) for key, (begin, end) in top_values(text).items() if key != "tests"]
+    parts = (__version__, backend, said, listed, numbers, plan.notes)
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 

@@ -205,6 +205,20 @@ class Iptables:
         if lines:
             iptables.load_sets("".join(f"{line}\n" for line in lines))
 
+    def ban_host(self, ban: Ban) -> bool:
+        self.ban([ban], [], ())
+        return True
+
+    def limit(self, limits: Sequence[Ban]) -> None:
+        if limits:
+            raise RefusedError("the iptables backend cannot limit an address for a time")
+
+    def limited(self) -> set[int]:
+        return set()
+
+    def unlimit(self) -> None:
+        """Nobody ever is."""
+
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         return {"boot-bans.ipset": "".join(f"{line}\n" for ban in bans for line in rendering.ban_lines(ban))}
 

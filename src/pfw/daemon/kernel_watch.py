@@ -9,7 +9,6 @@ from __future__ import annotations
 import select
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 
 from msgspec import Struct
 
@@ -17,41 +16,26 @@ from pfw.daemon import backends
 from pfw.daemon.backend import Backend, Counted
 from pfw.daemon.monitor import PERIOD_S, STATISTICS_S, Stop, statistics
 from pfw.daemon.recording import RecorderProcess
-from pfw.daemon.state import Applied, Named, State
-from pfw.drivers import clock, netlink
+from pfw.daemon.rule_log import RuleLog
+from pfw.daemon.state import State
+from pfw.drivers import clock
 from pfw.drivers.files import Watch
 from pfw.drivers.nflog import LogReader
 from pfw.drivers.programs import RefusedError
-from pfw.enforce.conditions import BANNED, REFUSED
 from pfw.enforce.nft_table import LOG_BYTES, LOG_GROUP, QUIET_GROUP
-from pfw.enforce.plan import BAN_NAME, REFUSED_NAME
 from pfw.engine.suspicion import TEXTS, flags_event
 from pfw.engine.tcp import flags_are_valid
 from pfw.engine.totals import RuleTotals, Totals
-from pfw.model.address import AddressSet
-from pfw.model.command import Command, Frame, Judged, Notice, Suspicious
-from pfw.model.event import Source
-from pfw.model.flow import Direction, make_flow, split_key
+from pfw.model.command import Command, Judged, Notice, Suspicious
 from pfw.model.packet import TCP
-from pfw.model.verdict import Action, Verdict
+from pfw.model.verdict import Action
 from pfw.record.recorder import Counts, Options
 from pfw.wire.error import WireError
 from pfw.wire.nflog import Logged
-from pfw.wire.scan import scan
 
-_LINKTYPE_RAW = 101
 _WAIT_MS = 250
-_GENERATIONS_MAX = 8
 _UNTOLD_S = 5.0
 """How often it is said how many packets were not told of."""
-_PRE_ROUTING, _LOCAL_IN, _FORWARD, _LOCAL_OUT = 0, 1, 2, 3
-_DIRECTIONS = {_LOCAL_IN: Direction.IN, _FORWARD: Direction.FORWARD, _LOCAL_OUT: Direction.OUT}
-
-_OF_NO_GENERATION = {
-    BANNED: Named(BAN_NAME, Action.BLOCK, ""),
-    REFUSED: Named(REFUSED_NAME, Action.BLOCK, ""),
-}
-"""What is told of bans and of people's answers, which belong to no generation."""
 
 Apply = Callable[[], None]
 """Puts the changed policy file in force; tells what is wrong by itself."""
@@ -87,9 +71,8 @@ class KernelWatch:
         self._reader = LogReader([LOG_GROUP, QUIET_GROUP], LOG_BYTES)
         wanted = records.log or records.eve or records.syslog or records.journal
         self._recorder = RecorderProcess(records, wait=False) if wanted else None
-        self._generations: dict[int, Applied | None] = {}
+        self._log = RuleLog(state, self._reader.interface)
         self._number = 0
-        self._local = AddressSet()
         self._untold: dict[str, int] = {name: each.untold for name, each in self._began.items()}
         self._packets = 0
 
@@ -140,64 +123,30 @@ class KernelWatch:
 
     def _commands(self, packet: Logged) -> list[Command]:
         """What a packet that was told of says: a verdict, and whether the packet itself is suspicious."""
-        named = self._named(packet.prefix)
-        if named is None:
-            return []
-        at = packet.time if packet.time is not None else clock.now()
-        interface = self._interface(packet)
-        source = Source(_LINKTYPE_RAW, interface)
-        payload = packet.payload
-        ((key, _, size, flags, *_),) = scan(source, payload, [(at, 0, len(payload), len(payload))])
-        if key is None:
+        told = self._log.read(packet)
+        if told is None:
             return []
         self._packets += 1
-        protocol, sender, receiver, tail = split_key(key)
-        flow = make_flow(protocol, sender, receiver, tail, self._direction(packet, receiver), interface)
-        frame = Frame(_LINKTYPE_RAW, payload, size)
-        verdict = _verdict(named)
         self._number += 1
-        commands: list[Command] = [Judged(at, self._number, flow, verdict, frame, flags)]
-        if verdict.base and flow.protocol == TCP and not flags_are_valid(flags):
-            name = flags_event(flags)
+        commands: list[Command] = [
+            Judged(told.time, self._number, told.flow, told.verdict, told.frame, told.flags)
+        ]  # fmt: skip
+        if told.verdict.base and told.flow.protocol == TCP and not flags_are_valid(told.flags):
+            name = flags_event(told.flags)
             commands.append(
-                Suspicious(time=at, event=name, text=TEXTS[name], frame=frame, flow=flow, interface=interface)
-            )
+                Suspicious(
+                    time=told.time, event=name, text=TEXTS[name], frame=told.frame, flow=told.flow,
+                    interface=told.flow.interface,
+                )
+            )  # fmt: skip
         return commands
 
-    def _named(self, prefix: str) -> Named | None:
-        """The rule that a packet's prefix (`nft_table.log_prefix`) speaks of."""
-        words = prefix.split()
-        if len(words) != 3 or words[0] != "pfw" or not (words[1].isdecimal() and words[2].isdecimal()):
-            return None
-        generation, number = int(words[1]), int(words[2])
-        if generation == 0:
-            return _OF_NO_GENERATION.get(number)
-        if generation not in self._generations:
-            if len(self._generations) >= _GENERATIONS_MAX:
-                self._generations.clear()
-            with suppress(OSError):
-                self._generations[generation] = self._state.applied(generation)
-        applied = self._generations.get(generation)
-        return applied.verdicts[number] if applied is not None and number < len(applied.verdicts) else None
-
-    def _interface(self, packet: Logged) -> str | None:
-        index = packet.in_index if packet.in_index else packet.out_index
-        return self._reader.interface(index) if index else None
-
-    def _direction(self, packet: Logged, receiver: bytes) -> Direction:
-        known = _DIRECTIONS.get(packet.hook if packet.hook is not None else _PRE_ROUTING)
-        if known is not None:
-            return known
-        # Before routing it is not settled yet whom a packet is for.
-        return Direction.IN if receiver in self._local or receiver[0] >= 224 else Direction.FORWARD
-
     def _refresh(self, changed: tuple[Watch, Apply]) -> None:
-        with suppress(OSError, WireError):
-            self._local = netlink.local_addresses()
+        self._log.refresh()
         watch, apply = changed
         if watch.changed():
             apply()
-            self._generations.clear()
+            self._log.forget()
         if self._recorder is not None:
             self._recorder.flush()
 
@@ -274,11 +223,3 @@ class KernelWatch:
         now = self._counters()
         before = {name: each.untold for name, each in self._began.items()}
         return sum(max(0, each.untold - before.get(name, 0)) for name, each in now.items())
-
-
-def _verdict(named: Named) -> Verdict:
-    default = named.name.startswith("default ")
-    base = named.index is None and not default
-    reason = named.name if base or default else f'rule "{named.name}"'
-    rule = None if default else named.name
-    return Verdict(action=Action(named.action), rule=rule, index=named.index, base=base, log=named.log, reason=reason)

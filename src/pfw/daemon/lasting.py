@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from pfw.daemon import backends, enforcing
+from pfw.daemon import backends, enforcing, testing
 from pfw.daemon.state import State
 from pfw.model.address import format_address
 from pfw.model.flow import Direction
@@ -62,12 +62,16 @@ def add_rule(state: State, prompt: Prompt, answer: Answer, tell: Callable[[str],
             before = file.read(_FILE_BYTES_MAX)
         if before != state.rules_of(known[1].generation):
             raise ValueError(f"{path} has changed since it was put in force; pfw up first, then answer again")
-        policy = load(before, str(path))
-        index = next((at for at, rule in enumerate(policy.rules) if rule.name == prompt.rule), None)
+        written = load(before, str(path))
+        index = next((at for at, rule in enumerate(written.rules) if rule.name == prompt.rule), None)
         edited = insert_rule(before, rule_of(prompt, answer), index, str(path))
         content = edited.text.encode()
+        policy = load(content, str(path))
+        failing = testing.failing(policy, content, str(path), state.files.path / "lists")
+        if failing:
+            raise ValueError(f"a test of the policy would fail: {failing[0]}")
         wanted = enforcing.Wanted(
-            policy=load(content, str(path)), path=known[1].path, content=content, backend=known[0].name,
+            policy=policy, path=known[1].path, content=content, backend=known[0].name,
             force=True, why=edited.name,
         )  # fmt: skip
         try:

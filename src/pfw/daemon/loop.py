@@ -37,6 +37,10 @@ class Loop:
     def every(self, period_s: float, callback: Callable[[], None]) -> None:
         self._at(time.monotonic() + period_s, period_s, callback)
 
+    def after(self, delay_s: float, callback: Callable[[], None]) -> None:
+        """Call once, then."""
+        self._at(time.monotonic() + delay_s, 0.0, callback)
+
     def _at(self, when: float, period_s: float, callback: Callable[[], None]) -> None:
         self._number += 1
         heapq.heappush(self._times, (when, self._number, period_s, callback))
@@ -71,7 +75,8 @@ class Loop:
             self._call(due)
             while self._times and self._times[0][0] <= time.monotonic():
                 _, _, period_s, callback = heapq.heappop(self._times)
-                self._at(time.monotonic() + period_s, period_s, callback)
+                if period_s:
+                    self._at(time.monotonic() + period_s, period_s, callback)
                 self._call(callback)
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from pfw.drivers import clock, netlink, procfs
+from pfw.drivers import clock, leases, netlink, procfs
 from pfw.enforce.owners import Group, Owners
 from pfw.enforce.plan import Surroundings
 from pfw.enforce.programs import Labelling
@@ -90,6 +90,7 @@ def protected() -> list[tuple[str, AddressSet]]:
         ("this machine's own", _own()),
         ("the gateway's", _set(_told(netlink.gateways))),
         ("the resolver's", _set(resolvers)),
+        ("the DHCP server's", _set(leases.dhcp_servers())),
         ("of somebody who is logged in", _set(remote)),
     ]
 

@@ -13,10 +13,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pfw.daemon.backend import Before, Counted, Live, Undo
 from pfw.drivers import netfilter, nft
 from pfw.drivers.programs import Job, RefusedError, find
-from pfw.enforce import nft_table, render_nftables
+from pfw.enforce import nft_limits, nft_table, render_nftables
 from pfw.enforce.bans import flattened
 from pfw.enforce.conditions import BANNED, IPV4, Plan, Verdict
-from pfw.enforce.nft_table import BAN_CHAINS, BAN_SETS, HITS, HITS_TIMEOUT_S, TABLE, Ban
+from pfw.enforce.nft_table import BAN_SETS, FREE_CHAINS, HITS, HITS_TIMEOUT_S, LIMIT_SETS, TABLE, Ban
 from pfw.enforce.nft_text import family_of
 from pfw.enforce.plan import only_bans, without_units
 from pfw.model.address import IPV4_LAST, IPV6_LAST, Range, as_int, from_int
@@ -172,15 +172,45 @@ class Nftables:
         except OSError:
             # One had run out, or was there already: say all of them anew, in one go.
             netfilter.change_set(TABLE, list(_all(everything)))
-        hung = "ban_in" in (netfilter.read_chains(TABLE) or {})
-        if everything and not hung:
-            nft.load(nft_table.hang_bans(_banned()))
-        elif hung and not everything:
+        if everything:
+            _hang_bans()
+        elif "ban_in" in (netfilter.read_chains(TABLE) or {}):
             nft.load(nft_table.unhang_bans())
+
+    def ban_host(self, ban: Ban) -> bool:
+        name = BAN_SETS[family_of(ban.range[0])][0]
+        try:
+            netfilter.change_set(TABLE, [netfilter.SetChange(name, "add", [_host(ban)])])
+        except FileExistsError:
+            return False
+        _hang_bans()
+        return True
 
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         nets = flattened(ban for ban in bans if not _is_host(ban.range))
         return {"boot-bans.nft": nft_table.bans_file([ban for ban in bans if _is_host(ban.range)], nets, _banned())}
+
+    def limit(self, limits: Sequence[Ban]) -> None:
+        if "limit_in" not in (netfilter.read_chains(TABLE) or {}):
+            nft.load(nft_limits.hang())
+        there = self.limited()
+        for family, (name, _) in LIMIT_SETS.items():
+            own = [each for each in limits if family_of(each.range[0]) == family]
+            gone = [netfilter.SetElement(from_int(each.range[0])) for each in own if each.range[0] in there]
+            changes = [netfilter.SetChange(name, "delete", gone)] if gone else []
+            if own:
+                changes.append(netfilter.SetChange(name, "add", [_host(each) for each in own]))
+            netfilter.change_set(TABLE, changes)
+
+    def limited(self) -> set[int]:
+        if "limit_in" not in (netfilter.read_chains(TABLE) or {}):
+            return set()
+        names = (name for name, _ in LIMIT_SETS.values())
+        return {as_int(element.key) for name in names for element in netfilter.read_elements(TABLE, name)}
+
+    def unlimit(self) -> None:
+        if "limit_in" in (netfilter.read_chains(TABLE) or {}):
+            nft.load(nft_limits.unhang())
 
     def bans(self) -> set[Range]:
         found: set[Range] = set()
@@ -190,6 +220,11 @@ class Nftables:
                 found.add((value, value))
             found |= set(_intervals(netfilter.read_elements(TABLE, nets), family))
         return found
+
+
+def _hang_bans() -> None:
+    if "ban_in" not in (netfilter.read_chains(TABLE) or {}):
+        nft.load(nft_table.hang_bans(_banned()))
 
 
 def _all(everything: Sequence[Ban]) -> Iterable[netfilter.SetChange]:
@@ -242,7 +277,7 @@ def _intervals(elements: Iterable[netfilter.Element], family: int) -> Iterable[R
 def _read(hooks: Mapping[str, netfilter.BaseHook | None], generation: int) -> dict[str, list[bytes]]:
     """The rules of the base chains and of one generation: what others there are decide nothing."""
     front = f"g{generation}_"
-    bases = [name for name, hook in hooks.items() if hook and name not in BAN_CHAINS]
+    bases = [name for name, hook in hooks.items() if hook and name not in FREE_CHAINS]
     return netfilter.read_rules(TABLE, [*bases, *(name for name in hooks if name.startswith(front))])
 
 
@@ -253,8 +288,8 @@ def _generation(rules: Mapping[str, list[bytes]]) -> int | None:
 
 
 def _hooked(hooks: Mapping[str, netfilter.BaseHook | None]) -> list[tuple[str, netfilter.BaseHook | None]]:
-    """What hangs on hooks; not the chains of bans, which come and go with them."""
-    return sorted(((name, hook) for name, hook in hooks.items() if hook and name not in BAN_CHAINS), key=str)
+    """What hangs on hooks; not the chains of bans and limits, which come and go with them."""
+    return sorted(((name, hook) for name, hook in hooks.items() if hook and name not in FREE_CHAINS), key=str)
 
 
 def _banned() -> Verdict:

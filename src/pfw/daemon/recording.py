@@ -19,7 +19,7 @@ from contextlib import suppress
 
 from msgspec import Struct, msgpack
 
-from pfw.model.command import Command, Ended, Judged, Notice, Suspicious
+from pfw.model.command import Alerted, Command, Ended, Judged, Notice, Suspicious
 from pfw.record.files import FileRefusedError
 from pfw.record.recorder import Counts, Options, Recorder
 
@@ -130,7 +130,7 @@ class RecorderProcess:
     def _wants(self, command: Command) -> bool:
         if isinstance(command, Judged):
             return command.verdict.stops or command.verdict.log
-        return isinstance(command, Suspicious | Notice) or (self._eve and isinstance(command, Ended))
+        return isinstance(command, Suspicious | Notice | Alerted) or (self._eve and isinstance(command, Ended))
 
     def _put(self, message: Message, records: int) -> None:
         payload = self._encoder.encode(message)

@@ -79,6 +79,14 @@ class Remembering:
                 if held.process in self._processes:
                     self._write(held, RENEWED_S * 1000)
 
+    def put_again(self, now: float) -> None:
+        """Give the kernel all answers anew, each with the time that it has left: its sets were taken away."""
+        until = {reach(each.subject, each.answer.scope): each.until for each in self.answers.all}
+        for covered, held in self._held.items():
+            left_s = RENEWED_S if held.process is not None else until.get(covered, now) - now
+            if left_s > 0:
+                self._write(held, max(1, int(left_s * 1000)))
+
     def _put(self, prompt: Prompt, answer: Answer) -> None:
         """Let the kernel decide it from now on, where it can tell this program from others."""
         program = prompt.program

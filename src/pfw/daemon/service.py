@@ -29,8 +29,10 @@ from pfw.daemon.force import Force
 from pfw.daemon.lasting import add_rule
 from pfw.daemon.loop import Loop
 from pfw.daemon.naming import Naming
+from pfw.daemon.observing import Begin, Counted, Message, ObserverProcess, Raised, Said
 from pfw.daemon.programs import FILES_MAX, RUNNING, Running
 from pfw.daemon.remembering import Remembering
+from pfw.daemon.restoring import Restoring
 from pfw.daemon.state import State
 from pfw.daemon.views import Census, Connections
 from pfw.drivers import bpffs, clock, handles, labels, netfilter, procfs, store
@@ -47,6 +49,7 @@ from pfw.model.program import Certainty, File, Program
 from pfw.model.prompt import Answer, Prompt
 from pfw.model.verdict import Action
 from pfw.policy.load import load
+from pfw.record.recorder import Options as Records
 
 QUEUE = 7846
 SOCKET = "pfw.sock"
@@ -57,11 +60,13 @@ _PROGRAMS_S = 5.0
 
 
 class Options(Struct, frozen=True, kw_only=True):
-    """`cgroup` is where labels hold, None for the root of all; without `labels` programs are looked up."""
+    """`cgroup` is where labels hold, None for the root of all; without `labels` programs are looked up. `records` are
+    the logs of what is noticed."""
 
     cgroup: Path | None = None
     mask: int = MASK
     labels: bool = True
+    records: Records = Records()
 
 
 class Service:
@@ -85,11 +90,17 @@ class Service:
         self.naming = Naming(tell)
         self.prompts = Prompts(60.0, Action.BLOCK, False)
         self.remembering = Remembering(self.force, self._always, self.loop.watch, self.loop.unregister)
+        self.restoring = Restoring(state, tell, self._restored)
         self.api = Api(self, self.folder / SOCKET, _group())
         self.asking = Asking(
             self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform,
             self.census.note, self._failed,
         )  # fmt: skip
+        pinned = str(self.labels.folder.parent) if self.labels is not None else None
+        self.observing = ObserverProcess(
+            Begin(pinned, options.records), self._heard, tell, self.loop.watch, self.loop.unregister
+        )  # fmt: skip
+        self.observed: dict[str, int] = {}
         self.queued_by = ""
         self._trouble = ""
         self._say_running(options)
@@ -105,10 +116,13 @@ class Service:
         if self.labels is not None:
             loop.watch(self.labels.listen(), self._misses)
         self._watch_state()
+        self.restoring.watch(loop)
         loop.every(_CHECK_S, self.check)
         loop.every(_PROGRAMS_S, self._look_at_programs)
         self.check()
         procfs.count_connections()
+        procfs.tell_connections()
+        self.observing.start()
         _notify("READY=1")
         loop.run(self._deadline, self._due)
 
@@ -122,9 +136,11 @@ class Service:
     def close(self) -> None:
         """Let go of everything; what the kernel has stays."""
         _notify("STOPPING=1")
+        self.observing.close()
         self.api.close()
         self.reader.close()
         self.naming.close()
+        self.restoring.close()
         self.attribution.close()
         if self.labels is not None:
             self.labels.close()
@@ -139,12 +155,20 @@ class Service:
         if self.force.look_at_routes() and self.labels is not None:
             self.labels.put_foreign(mark for mark, _ in self.force.routes)
         self.api.attended()
+        self.observing.check(clock.now())
+
+    def _restored(self) -> None:
+        """The table is another one of the same policy: the way to the queue, labels and answers go in anew."""
+        self.force.forget()
+        self.check()
+        self.remembering.put_again(clock.now())
 
     def status(self) -> dict[str, int]:
         """What was counted since the daemon began."""
         counts = {**self.asking.counts, **{f"prompts_{name}": each for name, each in self.prompts.counts.items()}}
         counts |= {"verdicts_refused": self.reader.refused, "packets_lost": self.reader.lost}
-        counts |= self.naming.counts
+        counts |= self.naming.counts | self.observed
+        counts["observer_restarts"] = self.observing.restarts
         with suppress(OSError):
             dropped = self.reader.dropped()
             counts |= {"dropped_queue_full": dropped.queue_full, "dropped_buffer_full": dropped.buffer_full}
@@ -288,6 +312,17 @@ class Service:
         """Why the last answer could not be kept for good, if it was not."""
         found, self._trouble = self._trouble, ""
         return found
+
+    def _heard(self, message: Message) -> None:
+        """What the observer says."""
+        match message:
+            case Said():
+                self.tell(message.text)
+            case Raised():
+                self.api.alert(message.kind, message.says)
+                self.tell(f"ALERT {message.says}")
+            case Counted():
+                self.observed = message.counts
 
     def _failed(self, error: Exception) -> None:
         self.tell(f"internal error, and the daemon goes on: {type(error).__name__}: {error}")

@@ -13,6 +13,7 @@ import pwd
 import stat
 from collections.abc import Sequence
 from contextlib import suppress
+from enum import StrEnum
 from functools import cache, lru_cache
 
 from msgspec import Struct
@@ -35,6 +36,25 @@ _NAMELESS = ("/memfd:", "/SYSV", "/dev/zero", "/proc/")
 
 Identity = tuple[int, int]
 """Device and inode, as stat(2) gives them."""
+
+
+class Change(StrEnum):
+    """What has become of the file that a process was started from."""
+
+    REPLACED = "replaced"
+    """Another file has its path."""
+    DELETED = "deleted"
+    """None has."""
+    NAMELESS = "nameless"
+    """It never had a path: it is in memory alone, or in no folder."""
+
+
+class Changed(Struct, frozen=True):
+    """`since` (s since 1970) is when what is at the path now was put there, or changed its owner or mode; None where
+    there is nothing."""
+
+    change: Change
+    since: float | None = None
 
 
 class _Image(Struct, frozen=True):
@@ -110,6 +130,18 @@ def executable(pid: int) -> Identity | None:
     with suppress(OSError, ValueError):
         found = os.stat(f"/proc/{pid}/exe")
         return found.st_dev, found.st_ino
+    return None
+
+
+def changed(pid: int, begun: int, path: str | None) -> Changed | None:
+    """Whether the executable of a process is no longer the one at the path that it had. None for one that still is, for
+    a process that has ended, and where that cannot be told: paths in a container are its own."""
+    with suppress(OSError, ValueError, IndexError):
+        folder = os.open(f"/proc/{pid}", _FOLDER)
+        try:
+            return _changed(folder, path) if _started_and_parent(folder)[0] == begun else None
+        finally:
+            os.close(folder)
     return None
 
 
@@ -218,6 +250,21 @@ def _path(folder: int, text: str, identity: Identity, links: int) -> str | None:
         return None
     place = os.path.dirname(name).lstrip("/") or "."
     return name if _mount(folder, "exe") == _mount(_system().root, place) is not None else None
+
+
+def _changed(folder: int, path: str | None) -> Changed | None:
+    text = os.readlink("exe", dir_fd=folder)
+    ours = os.stat("exe", dir_fd=folder)
+    if text.startswith(_NAMELESS) and not ours.st_nlink:
+        return Changed(Change.NAMELESS)
+    path = path or text.removesuffix(_DELETED)
+    is_ours = _sees_our_root(folder)
+    if is_ours:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            there = os.stat(path.lstrip("/"), dir_fd=_system().root)
+            return None if _identity(there) == _identity(ours) else Changed(Change.REPLACED, there.st_ctime)
+    # Without a name it is deleted, whoever's path it was.
+    return Changed(Change.DELETED) if is_ours or not ours.st_nlink else None
 
 
 def _is_unicode(text: str) -> bool:

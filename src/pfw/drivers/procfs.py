@@ -148,3 +148,21 @@ def count_connections() -> None:
     """Have connection tracking count packets and bytes of what begins from now on, in this network namespace."""
     with suppress(OSError):
         (_PROC / "sys/net/netfilter/nf_conntrack_acct").write_text("1")
+
+
+def tell_connections() -> None:
+    """Have connection tracking tell of what begins from now on (`drivers/conntrack.py`), where that was switched off,
+    in this network namespace."""
+    setting = _PROC / "sys/net/netfilter/nf_conntrack_events"
+    with suppress(OSError):
+        if setting.read_text().strip() == "0":
+            # 2, as long as somebody listens, is newer.
+            for value in ("1", "2"):
+                with suppress(OSError):
+                    setting.write_text(value)
+
+
+def time_connections() -> None:
+    """Have connection tracking tell when what begins from now on began and ended, in this network namespace."""
+    with suppress(OSError):
+        (_PROC / "sys/net/netfilter/nf_conntrack_timestamp").write_text("1")

@@ -19,6 +19,7 @@ from pfw.wire.sockdiag import (
     AF_INET,
     AF_INET6,
     ALL_STATES,
+    TCP_CLOSE,
     TCP_CLOSE_WAIT,
     TCP_ESTABLISHED,
     TCP_LISTEN,
@@ -152,10 +153,20 @@ def all_sockets() -> Iterator[tuple[int, DiagSocket, Traits]]:
             yield from _listed(protocol)
 
 
-def _listed(protocol: int) -> Iterator[tuple[int, DiagSocket, Traits]]:
+def listening_sockets() -> Iterator[tuple[int, DiagSocket]]:
+    """Protocol and socket of each TCP socket that listens, and each UDP socket that has a port and is connected with
+    nobody. Raises OSError."""
+    for protocol, states in ((TCP, (TCP_LISTEN,)), (UDP, (TCP_CLOSE,))):
+        with suppress(InterruptedError):
+            for _, sock, _ in _listed(protocol, states):
+                if any(sock.source_port) and not any(sock.destination_port):
+                    yield protocol, sock
+
+
+def _listed(protocol: int, states: tuple[int, ...] = ALL_STATES) -> Iterator[tuple[int, DiagSocket, Traits]]:
     for family in (AF_INET, AF_INET6):
         try:
-            for _, body in ask(NETLINK_SOCK_DIAG, socket_request(family, protocol, ALL_STATES)):
+            for _, body in ask(NETLINK_SOCK_DIAG, socket_request(family, protocol, states)):
                 yield protocol, diag_socket(body), socket_traits(body)
         except OSError as error:
             if error.errno not in _UNKNOWN:

@@ -1,4 +1,5 @@
-"""Downloads from web servers, which are trusted with nothing: not with time, size, redirections or text.
+"""Downloads from web servers, and short messages to them. They are trusted with nothing: not with time, size,
+redirections or text.
 
 A download runs in a thread of its own, because nothing else bounds how long a name lookup takes, or headers that
 come byte by byte. At the deadline its connections are shut down, which ends the thread too.
@@ -35,7 +36,16 @@ _REDIRECTS = (301, 302, 303, 307, 308)
 
 def get(url: str, etag: str | None, modified: str | None, size_max: int, timeout_s: float) -> Fetched:
     """Raises OSError with the reason."""
-    download = _Download(url, etag, modified, size_max, min(timeout_s, _SILENCE_S))
+    return _carried_out(_Download(url, etag, modified, size_max, min(timeout_s, _SILENCE_S)), timeout_s)
+
+
+def post(url: str, content: bytes, timeout_s: float) -> None:
+    """Send a JSON value. A redirection is not followed: who asks for it could have it sent anywhere. Raises OSError
+    with the reason, in which there is nothing of the URL."""
+    _carried_out(_Message(url, content, timeout_s), timeout_s)
+
+
+def _carried_out(download: _Download, timeout_s: float) -> Fetched:
     thread = threading.Thread(target=download.run, name="download", daemon=True)
     thread.start()
     thread.join(timeout_s)
@@ -87,7 +97,7 @@ class _Download:
     def _ask(self, url: str) -> HTTPResponse:
         parts = urlsplit(url)
         host = parts.netloc.rpartition("@")[2]
-        request = Request(urlunsplit((parts.scheme, host, parts.path or "/", parts.query, "")))
+        request = self._request(urlunsplit((parts.scheme, host, parts.path or "/", parts.query, "")))
         request.add_header("User-Agent", f"pfw/{__version__}")
         if self._etag is not None:
             request.add_header("If-None-Match", self._etag)
@@ -99,6 +109,9 @@ class _Download:
             request.add_header("Authorization", f"Basic {b64encode(unquote(credentials).encode()).decode()}")
         answer: HTTPResponse = self._opener.open(request, timeout=self._silence_s)
         return answer
+
+    def _request(self, url: str) -> Request:
+        return Request(url)
 
     def _take(self, answer: HTTPResponse) -> Fetched:
         if answer.status == HTTPStatus.NOT_MODIFIED and (self._etag or self._modified) is not None:
@@ -120,6 +133,25 @@ class _Download:
                     raise OSError(f"was cut off after {len(body):,} of {promised:,} bytes")
                 return bytes(body)
         raise OSError(f"is larger than {size_text(self._size_max)}")
+
+
+class _Message(_Download):
+    """Sends instead; what the server says in its answer is not read."""
+
+    def __init__(self, url: str, content: bytes, timeout_s: float) -> None:
+        super().__init__(url, None, None, 0, timeout_s)
+        self._content = content
+
+    def _follow(self) -> Fetched:
+        with self._ask(self._url) as answer:
+            if answer.status in _REDIRECTS:
+                raise OSError("wants to be asked elsewhere, which is not followed")
+            if not HTTPStatus.OK <= answer.status < HTTPStatus.MULTIPLE_CHOICES:
+                raise OSError(f"the server answered {_status(answer.status)}")
+        return Fetched(b"")
+
+    def _request(self, url: str) -> Request:
+        return Request(url, data=self._content, headers={"Content-Type": "application/json"}, method="POST")
 
 
 class _Connection(HTTPConnection):

@@ -36,6 +36,9 @@ HITS_TIMEOUT_S = 365 * 86400
 BAN_SETS = {c.IPV4: ("ban4", "ban4net"), c.IPV6: ("ban6", "ban6net")}
 """Hosts, and prefixes, by family."""
 BANS_MAX = 1_000_000
+LIMIT_SETS = {c.IPV4: ("limit4", "rate4"), c.IPV6: ("limit6", "rate6")}
+"""Who is limited, and how much they still may, by family (`nft_limits.py`). They come and go with their chain."""
+LIMIT_CHAINS = ("limit_in",)
 TYPES = {c.IPV4: "ipv4_addr", c.IPV6: "ipv6_addr"}
 
 _HOOKS = {Place.IN: "input", Place.OUT: "output", Place.FORWARD: "forward"}
@@ -97,9 +100,9 @@ def remove() -> str:
 def sweep(there: Names, plan: Plan, kept: Iterable[Ruleset]) -> str:
     """Delete what is in the table and of no use to these rulesets: older generations, sets and counters."""
     kept = list(kept)
-    chains = {*BAN_CHAINS, *(name for name, _, _ in base_chains(plan.open, 0))}
+    chains = {*FREE_CHAINS, *(name for name, _, _ in base_chains(plan.open, 0))}
     chains = chains.union(*(each.rules.keys() | each.shared.chains for each in kept))
-    sets = {HITS, *(name for pair in BAN_SETS.values() for name in pair)}
+    sets = {HITS, *(name for pairs in (BAN_SETS, LIMIT_SETS) for pair in pairs.values() for name in pair)}
     sets = sets.union(*(each.sets | each.long_sets | each.shared.sets for each in kept))
     counters = {name for verdict in plan.verdicts for name in (verdict.counter, over_counter(verdict.counter))}
     return _delete(Names(there.chains - chains, there.sets - sets, there.counters - counters))
@@ -213,6 +216,8 @@ def ban_chains(verdict: Verdict) -> list[str]:
 
 BAN_CHAINS = ("ban_in", "ban_out", "ban_forward", "banned")
 """In the order in which they can be deleted."""
+FREE_CHAINS = (*BAN_CHAINS, *LIMIT_CHAINS)
+"""Those on hooks that come and go whatever generation is in force."""
 
 
 def hang_bans(verdict: Verdict) -> str:

@@ -33,10 +33,10 @@ from pfw.policy.blocking import with_lists
 INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
 BAN_NAME = "base ban"
-REFUSED_NAME = "answered with block"
+ANSWERED_NAME, REFUSED_NAME = "answered with allow", "answered with block"
 _PROGRAM_NAMES = (
     ("base unknown program", Action.ASK),
-    ("answered with allow", Action.ALLOW),
+    (ANSWERED_NAME, Action.ALLOW),
     (REFUSED_NAME, Action.BLOCK),
 )
 """The names under which is counted what the daemon was asked, and what a person's answers did."""

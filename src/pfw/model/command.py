@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from pfw.model.flow import Flow
+from pfw.model.observation import Alert
 from pfw.model.verdict import Verdict
 
 
@@ -83,4 +84,15 @@ class Notice(Struct, frozen=True, tag=True):
     text: str
 
 
-Command = Judged | Seen | Suspicious | Ended | Notice
+class Alerted(Struct, frozen=True, tag=True):
+    """A detector found something suspicious. `program` is who had to do with it here, `response` what was done about
+    it in words, `blocked` whether it was stopped by that."""
+
+    time: float
+    alert: Alert
+    program: str | None = None
+    response: str = ""
+    blocked: bool = False
+
+
+Command = Judged | Seen | Suspicious | Ended | Notice | Alerted

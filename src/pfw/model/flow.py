@@ -46,7 +46,8 @@ class Moment(Struct, frozen=True, gc=False):
 
 
 class Flow(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """A connection by its first packet: everything a rule can ask for. None means not known here.
+    """A connection by its first packet: everything a rule can ask for. None means not known here, and so does an
+    empty `source` or `destination`, which only questions have.
 
     `users` holds every name a rule may use for the owner: user name, uid as text, `group:NAME`,
     `group:GID`. An `app` or `script` that is empty is known: no program that has a path (a deleted file, the kernel

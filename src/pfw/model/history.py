@@ -21,7 +21,8 @@ class Subject(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What many connections have in common: everything that a rule can ask for but the other end, and what was decided.
 
     `port` is the service's port, on whichever side it is. `program` is the path of the executable, or what the kernel
-    calls it where it has none; None where it is not known. `rule` is None for a default.
+    calls it where it has none; None where it is not known. `rule` is None for a default,
+    and empty where it is not known.
     """
 
     direction: Direction
@@ -71,7 +72,7 @@ class Entry(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class Finish(Struct, frozen=True, gc=False):
-    """The end of a connection that was written before, or, where it goes on (`end` None), what it has carried so far."""
+    """The end of a connection that was written before; where it goes on (`end` None), what it has carried so far."""
 
     id: int
     end: float | None
@@ -98,8 +99,8 @@ class Query(Struct, frozen=True, kw_only=True):
     """Which entries are wanted: all that fit every field that is given.
 
     `since` and `until` are of the start. `program` is a path, a name (the last part of a path) or a path with `*`;
-    `remotes` are ranges of addresses as numbers (`model/address.py: Range`), `name` a host's name or a part of it behind
-    a dot. `blocked` wants what was blocked or rejected, or (False) what was allowed. `rule` is a rule's name.
+    `remotes` are ranges of addresses as numbers (`model/address.py: Range`), `name` a host's name or a part of it
+    behind a dot. `blocked` wants what was blocked or rejected, or (False) what was allowed. `rule` is a rule's name.
     """
 
     since: float | None = None

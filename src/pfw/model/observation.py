@@ -14,7 +14,12 @@ from pfw.model.packet import Arp
 
 
 class Began(Struct, frozen=True, gc=False):
-    """The first packet of a connection: a TCP SYN, or the first of any other protocol between these ends."""
+    """The first packet of a connection: a TCP SYN, or the first of any other protocol between these ends.
+
+    In a flood one `stands_for` many that went to the same port, or where it `stands_for_host` to any port of the host,
+    and were not looked at (`engine/detect/crowd.py`).
+    `program` is the path of the one on this machine that the connection belongs to, where it is known.
+    """
 
     time: float
     protocol: int
@@ -24,6 +29,9 @@ class Began(Struct, frozen=True, gc=False):
     port: int | None
     icmp_type: int | None = None
     size_bytes: int = 0
+    stands_for: int = 1
+    program: str | None = None
+    stands_for_host: bool = False
 
 
 class Reply(StrEnum):
@@ -60,6 +68,14 @@ class Confirmed(Struct, frozen=True, gc=False):
     by_reset: bool = False
 
 
+class HalfOpen(Struct, frozen=True, gc=False):
+    """A TCP connection was answered by a SYN-ACK, and for SILENCE_S (`engine/detect/watch.py`) whoever began it said
+    nothing to that, not even with a reset: a scanner that keeps quiet, or a source that somebody else has invented."""
+
+    time: float
+    began: Began
+
+
 class Ended(Struct, frozen=True, gc=False):
     """A connection that had a reply is over, or has been silent for long; also what is open at the end. `sent` is what
     whoever began it sent. One that `is_older` than the capture has no `Began` before; who began it is guessed."""
@@ -94,7 +110,7 @@ class Busy(Struct, frozen=True, gc=False):
 class Stray(Struct, frozen=True, gc=False):
     """A TCP packet that belongs to no connection and begins none: probes with odd flags, resets and SYN-ACKs that
     nobody asked for (backscatter). An ACK counts when nothing else of a connection has come for some seconds: `time`
-    is the packet's, what was told before may be later."""
+    is the packet's, what was told before may be later. `stands_for` is as in `Began`."""
 
     time: float
     source: bytes
@@ -103,6 +119,7 @@ class Stray(Struct, frozen=True, gc=False):
     port: int
     flags: int
     size_bytes: int = 0
+    stands_for: int = 1
 
 
 class ArpSeen(Struct, frozen=True, gc=False):
@@ -218,9 +235,48 @@ class LoginFailed(Struct, frozen=True, gc=False):
     user: str | None = None
 
 
+class LoginSucceeded(Struct, frozen=True, gc=False):
+    """A service says that somebody got in."""
+
+    time: float
+    service: str
+    source: bytes
+    user: str | None = None
+
+
+class Listening(Struct, frozen=True, gc=False):
+    """A program waits for connections, or for datagrams, at a port of this machine. `address` is all zeros where it
+    waits at all of them, `program` its path where it is known. `first` says that it is part of the first look at what
+    was there already. To be told when it begins, and may be told again while it goes on."""
+
+    time: float
+    protocol: int
+    address: bytes
+    port: int
+    program: str | None = None
+    first: bool = False
+
+
+class ProgramTalks(Struct, frozen=True, gc=False):
+    """A program of this machine has to do with somebody else. `is_replaced` says that the file that it was started from
+    is no longer the one at its path, `is_missing` that nothing is there now; `changed` is when that came about, as far
+    as it is known (the time at which the new file or its folder was changed). What runs from memory alone has a
+    `program` that begins with `memfd:`."""
+
+    time: float
+    program: str
+    pid: int
+    started: float
+    is_replaced: bool
+    remote: bytes
+    port: int | None = None
+    is_missing: bool = False
+    changed: float | None = None
+
+
 Observation = (
-    Began | Met | Confirmed | Ended | Busy | LoginFailed | Stray | ArpSeen | RouterSeen | NeighbourSeen | DhcpSeen
-    | DnsSeen | EchoSeen | Odd | ProtocolTried
+    Began | Met | Confirmed | HalfOpen | Ended | Busy | LoginFailed | LoginSucceeded | Stray | ArpSeen | RouterSeen
+    | NeighbourSeen | DhcpSeen | DnsSeen | EchoSeen | Odd | ProtocolTried | Listening | ProgramTalks
 )  # fmt: skip
 
 
@@ -254,7 +310,8 @@ class Kind(StrEnum):
 class Alert(Struct, frozen=True, kw_only=True):
     """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score`
     goes from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for
-    it: never one that may be forged, or that only answered."""
+    it: never one that may be forged, or that only answered. `program` is the path of the program on this machine that
+    it is about, `about` what else tells it from others of its kind."""
 
     kind: Kind
     source: bytes | None
@@ -264,3 +321,5 @@ class Alert(Struct, frozen=True, kw_only=True):
     score: int
     evidence: str
     ban: tuple[bytes, ...] = ()
+    program: str | None = None
+    about: str | None = None

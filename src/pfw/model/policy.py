@@ -6,9 +6,13 @@ them, see `policy/base.py`, and block lists before those.
 
 from __future__ import annotations
 
+from enum import StrEnum
+
 from msgspec import Struct
 
-from pfw.model.flow import Direction
+from pfw.model.address import AddressSet
+from pfw.model.flow import Direction, Flow
+from pfw.model.observation import Kind
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
 
@@ -60,6 +64,63 @@ class Ask(Struct, frozen=True):
     unattended: Action = Action.BLOCK
 
 
+class Doing(StrEnum):
+    """What is done about an alert. Whatever it is, the alert is kept in the history."""
+
+    BAN = "ban"
+    """Drop all that comes from the source and goes to it, for a time."""
+    LIMIT = "limit"
+    """Let few new connections of the source through, for a time."""
+    ALERT = "alert"
+    """Tell of it, and no more. Bans and limits are told, too."""
+    NOTHING = "nothing"
+
+
+class Reaction(Struct, frozen=True, kw_only=True):
+    """What is done about alerts of some kinds, None for all, that score so much or more. `for_s` is how long a first
+    ban or a limit lasts."""
+
+    kinds: frozenset[Kind] | None = None
+    do: Doing
+    score: int = 0
+    for_s: float = 600.0
+
+
+class Respond(Struct, frozen=True, kw_only=True):
+    """What is done about alerts: the first reaction that fits decides, and what none fits is told. `never` are
+    addresses about which nothing is done by itself. `command` are the words of a program, and `webhook` a URL, that
+    are told of each alert; empty where there is none."""
+
+    reactions: tuple[Reaction, ...] = ()
+    never: AddressSet = AddressSet()
+    command: tuple[str, ...] = ()
+    webhook: str = ""
+
+
+def public_webhook(url: str) -> str:
+    """A webhook as it may be shown: its host. The rest of it may be the key."""
+    scheme, _, rest = url.partition("://")
+    end = next((at for at, character in enumerate(rest) if character in "/?#"), len(rest))
+    host = rest[:end].rpartition("@")[2]
+    return f"{scheme}://{host}{'/…' if len(rest) > end else ''}"
+
+
+class Expectation(Struct, frozen=True, kw_only=True):
+    """A test of a policy: a connection, and the verdict that it must have, by that `rule` where one is named.
+
+    It begins at `time` (s since 1970, by the local clock if `local`), or whenever it is asked. `text` is the question
+    as people write it.
+    """
+
+    expect: Action
+    flow: Flow
+    text: str
+    time: float | None = None
+    local: bool = False
+    rule: str | None = None
+    note: str = ""
+
+
 class Policy(Struct, frozen=True, kw_only=True):
     """A policy. `simple` tells the lists form of the file, whose rules have the lists' names."""
 
@@ -67,10 +128,13 @@ class Policy(Struct, frozen=True, kw_only=True):
     defaults: dict[Direction, Action]
     base: Base = Base()
     ask: Ask = Ask()
+    respond: Respond = Respond()
     blocklists: tuple[Blocklist, ...] = ()
     list_rules: tuple[Rule, ...] = ()
     """What is on the block lists, as rules before all others, where it is known (`policy/blocking.py`)."""
     simple: bool = False
+    tests: tuple[Expectation, ...] = ()
+    """Of no meaning to verdicts."""
 
 
 class Fault(Struct, frozen=True, order=True):

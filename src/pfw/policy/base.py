@@ -7,9 +7,9 @@ and so the affair of whoever knows the connections (the engine, the kernel's con
 
 from __future__ import annotations
 
-from pfw.model.address import IPV4_LAST, IPV6_FIRST, IPV6_LAST, AddressSet, Range
+from pfw.model.address import ALL_RANGES, IPV4_LAST, IPV6_FIRST, IPV6_LAST, AddressSet, Range
 from pfw.model.flow import Direction, Flow
-from pfw.model.packet import ICMPV6, UDP
+from pfw.model.packet import ICMP, ICMPV6, UDP
 from pfw.model.policy import Base, Policy
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
@@ -80,10 +80,22 @@ def rules_in_order(policy: Policy) -> list[tuple[int | None, Rule]]:
 
 def interface_of(flow: Flow) -> str | None:
     """The interface of a connection. Where none is known, what runs between two loopback addresses counts
-    as on `lo`, since no other interface may carry it (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3)."""
-    if flow.interface is None and _is_loopback(flow.source) and _is_loopback(flow.destination):
-        return LOOPBACK_INTERFACE
+    as on `lo`, since no other interface may carry it (RFC 1122, 3.2.1.3; RFC 4291, 2.5.3). So does what runs between
+    one and an address that is not known."""
+    if flow.interface is None:
+        known = [end for end in (flow.source, flow.destination) if end]
+        if known and all(map(_is_loopback, known)):
+            return LOOPBACK_INTERFACE
     return flow.interface
+
+
+def families_of(flow: Flow) -> tuple[Range, ...]:
+    """Where an address of this connection may be that is not known: in the family of the other one, or of the
+    protocol."""
+    size = len(flow.source) or len(flow.destination)
+    if size:
+        return (ALL_RANGES[size > 4],)
+    return (ALL_RANGES[flow.protocol == ICMPV6],) if flow.protocol in (ICMP, ICMPV6) else ALL_RANGES
 
 
 def _is_loopback(packed: bytes) -> bool:

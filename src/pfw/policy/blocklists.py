@@ -30,10 +30,11 @@ SHORTEST_REFRESH, LONGEST_REFRESH = "10m", "90d"
 
 DIRECTIONS: dict[str, frozenset[Direction]] = {word: values.DIRECTIONS[word] for word in ("in", "out", "both")}
 
-_URL = (
+URL_SHAPE = (
     r"(?i:https?)://(?:[!-.0->A-~]*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?\.?)"
     r"(?::([0-9]{1,5}))?(?:[/?#][!-~]*)?"
 )
+"""Its group is the port, which may be one that there is not."""
 _SCHEME = r"([A-Za-z][A-Za-z0-9+.-]*)://?.*"
 _REFRESH_LIKE = r"([0-9]+) ?([A-Za-z]+)"
 
@@ -100,7 +101,7 @@ def read_source(value: object) -> str:
     source = values.read_filled_text(value)
     if source.startswith("/"):
         return _read_path(source)
-    match = re.fullmatch(_URL, source)
+    match = re.fullmatch(URL_SHAPE, source)
     if match is not None and (match[1] is None or 0 < int(match[1]) < 65536):
         return source
     scheme = re.fullmatch(_SCHEME, source)

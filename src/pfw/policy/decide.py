@@ -21,7 +21,7 @@ from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS
 from pfw.model.policy import Policy
 from pfw.model.rule import PortRange, Rule
 from pfw.model.verdict import Action, Verdict
-from pfw.policy.base import LOOPBACK_INTERFACE, interface_of, rules_in_order
+from pfw.policy.base import LOOPBACK_INTERFACE, families_of, interface_of, rules_in_order
 from pfw.policy.index import Line, LineBuilder, Members, Names, Programs, vector
 from pfw.policy.match import OverLimit, answer, minute_of_week
 from pfw.policy.reason import default_verdict, limit_reached_never, rule_verdict, unsure_verdict
@@ -214,11 +214,13 @@ class Decider:
         doubted = 0
         if plan.timed:
             matching &= self._holding(moment)
-        if plan.by_source:
+        if not (flow.source and flow.destination):
+            matching, doubted = _nameless(plan, flow, matching)
+        if plan.by_source and flow.source:
             value = as_int(flow.source)
             for line in plan.by_source:
                 matching &= line.vectors[bisect_right(line.starts, value)]
-        if plan.by_destination:
+        if plan.by_destination and flow.destination:
             value = as_int(flow.destination)
             for line in plan.by_destination:
                 matching &= line.vectors[bisect_right(line.starts, value)]
@@ -282,8 +284,10 @@ class Decider:
         others = maybes.bit_count() - 1
         owner = (flow.users, flow.unit, flow.script)
         blanks = (interface_of(flow), *owner, flow.source_port, flow.port, flow.icmp_type)
+        sizes = len(flow.source), len(flow.destination)
         app_doubted = flow.app is None or self._programs.at(flow.app, flow.app_sha256)[1] >> first & 1
-        key = (first, place, end.reason, others, flow.protocol, bool(app_doubted), *(blank is None for blank in blanks))
+        known = (*sizes, *(blank is None for blank in blanks))
+        key = (first, place, end.reason, others, flow.protocol, bool(app_doubted), *known)
         verdict = self._unsure.get(key)
         if verdict is None:
             if len(self._unsure) >= _MOST_UNSURE:
@@ -294,6 +298,20 @@ class Decider:
             verdict = unsure_verdict(rule, index, unknown, flow.protocol, end, others)
             self._unsure[key] = verdict
         return verdict
+
+
+def _nameless(plan: _Plan, flow: Flow, matching: int) -> tuple[int, int]:
+    """The rules that may match where an address is not known, and those that are in doubt for it."""
+    doubted = 0
+    lines = (*(() if flow.source else plan.by_source), *(() if flow.destination else plan.by_destination))
+    for line in lines:
+        some, every = 0, -1
+        for first, last in families_of(flow):
+            for found in set(line.vectors[bisect_right(line.starts, first) : bisect_right(line.starts, last) + 1]):
+                some, every = some | found, every & found
+        matching &= some
+        doubted |= some & ~every
+    return matching, doubted
 
 
 def _borders(ranges: tuple[tuple[int, int], ...], beyond_last: int) -> list[int]:

@@ -13,10 +13,11 @@ from typing import Any
 from msgspec import Struct
 
 from pfw.model.flow import Direction
-from pfw.model.policy import Ask, Base, Blocklist, Policy, public_source
+from pfw.model.policy import Ask, Base, Blocklist, Policy, Respond, public_source
 from pfw.model.rule import Rule
 from pfw.policy.blocklists import UNITS_S
 from pfw.policy.overlap import overlap
+from pfw.policy.responding import respond_texts
 from pfw.policy.wording import direction_text, field_change, flag_text, note_text, shortened, summary
 
 MOST_LINES = 50
@@ -59,6 +60,7 @@ class Difference(Struct, frozen=True, kw_only=True):
     defaults: tuple[Change, ...] = ()
     base: tuple[Change, ...] = ()
     ask: tuple[Change, ...] = ()
+    respond: tuple[Change, ...] = ()
     blocklists_added: tuple[Blocklist, ...] = ()
     blocklists_removed: tuple[Blocklist, ...] = ()
     blocklists_changed: tuple[Changed, ...] = ()
@@ -85,6 +87,7 @@ def difference(old: Policy | None, new: Policy) -> Difference:
         defaults=tuple(_default_changes(old, new)),
         base=tuple(_base_changes(Base() if old is None else old.base, new.base)),
         ask=tuple(_ask_changes(Ask() if old is None else old.ask, new.ask)),
+        respond=tuple(_respond_changes(Respond() if old is None else old.respond, new.respond)),
         blocklists_added=tuple(each for name, each in lists_now.items() if name not in lists_before),
         blocklists_removed=tuple(each for name, each in lists_before.items() if name not in lists_now),
         blocklists_changed=tuple(
@@ -101,6 +104,7 @@ def lines(difference: Difference) -> list[str]:
         *(_change_line("default", change) for change in difference.defaults),
         *(_change_line("base", change) for change in difference.base),
         *(_change_line("ask", change) for change in difference.ask),
+        *(_change_line("respond", change) for change in difference.respond),
         *(f'+ blocklist "{each.name}": {_source(each)}' for each in difference.blocklists_added),
         *(f'- blocklist "{each.name}"' for each in difference.blocklists_removed),
         *(_changed_line("blocklist", changed) for changed in difference.blocklists_changed),
@@ -125,6 +129,7 @@ def facts(difference: Difference) -> dict[str, Any]:
         "defaults": _fields(difference.defaults),
         "base": _fields(difference.base),
         "ask": _fields(difference.ask),
+        "respond": _fields(difference.respond),
         "blocklists": {
             "added": [{"name": each.name, "source": _source(each)} for each in difference.blocklists_added],
             "removed": [{"name": each.name, "source": _source(each)} for each in difference.blocklists_removed],
@@ -179,6 +184,20 @@ def _ask_changes(old: Ask, new: Ask) -> Iterable[Change]:
         yield Change("timeout", f"{old.timeout_s:g} s", f"{new.timeout_s:g} s")
     if old.unattended is not new.unattended:
         yield Change("unattended", old.unattended.value, new.unattended.value)
+
+
+def _respond_changes(old: Respond, new: Respond) -> Iterable[Change]:
+    """By the names of the policy file. Of a webhook only what may be shown."""
+    before, now = respond_texts(old), respond_texts(new)
+    for field, same in (
+        ("when", old.reactions == new.reactions),
+        ("never", old.never == new.never),
+        ("command", old.command == new.command),
+        ("webhook", old.webhook == new.webhook),
+    ):
+        if not same:
+            note = " (another address or key)" if before[field] == now[field] else ""
+            yield Change(field, shortened(before[field]), shortened(now[field]) + note)
 
 
 def _switch(is_on: bool) -> str:

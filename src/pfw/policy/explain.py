@@ -119,9 +119,9 @@ def _found(rule: Rule, field: str, flow: Flow, moment: Moment) -> str:
         case "direction":
             return flow.direction.value
         case "from":
-            return format_address(flow.source)
+            return _address(flow.source)
         case "to":
-            return format_address(flow.destination)
+            return _address(flow.destination)
         case "remote":
             return _remote(flow)
         case "protocol":
@@ -173,7 +173,11 @@ def _number(number: int | None, protocol: int, having: Iterable[int], what: str)
 def _remote(flow: Flow) -> str:
     if flow.direction is Direction.FORWARD:
         return _FORWARDED
-    return format_address(flow.source if flow.direction is Direction.IN else flow.destination)
+    return _address(flow.source if flow.direction is Direction.IN else flow.destination)
+
+
+def _address(packed: bytes) -> str:
+    return format_address(packed) if packed else "unknown"
 
 
 def _week_text(minute: int) -> str:

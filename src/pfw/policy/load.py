@@ -17,15 +17,17 @@ from pfw.model.verdict import Action
 from pfw.policy import simple, values
 from pfw.policy.asking import read_ask
 from pfw.policy.blocklists import read_blocklists
+from pfw.policy.expectations import check_names, read_tests
 from pfw.policy.fields import read_rule
 from pfw.policy.names import Names
 from pfw.policy.report import Report, describe, shown
+from pfw.policy.responding import read_respond
 from pfw.policy.services import Services
 from pfw.policy.syntax import read_document
 
 VERSION = 2
 FULL_KEYS: tuple[str, ...] = ("version", "default", "rules", "base", "ask")
-SHARED_KEYS: tuple[str, ...] = ("$schema", "note", "aliases", "blocklists")
+SHARED_KEYS: tuple[str, ...] = ("$schema", "note", "aliases", "blocklists", "respond", "tests")
 """Of both forms."""
 
 DEFAULT_ACTIONS: dict[Direction, Action] = {
@@ -72,8 +74,14 @@ def _read_policy(names: Names, document: object) -> Policy | None:
     if "aliases" in document:
         names.define_aliases(("aliases",), document["aliases"])
     lists = read_blocklists(report, ("blocklists",), document["blocklists"]) if "blocklists" in document else ()
+    respond = read_respond(names, ("respond",), document.get("respond", {}))
     policy = _read_full(names, document) if is_full else simple.read_simple(names, document)
-    return None if policy is None else replace(policy, blocklists=lists)
+    tests = read_tests(report, ("tests",), document["tests"]) if "tests" in document else []
+    if policy is None:
+        return None
+    policy = replace(policy, blocklists=lists, respond=respond, tests=tuple(filter(None, tests)))
+    check_names(report, ("tests",), tests, policy)
+    return policy
 
 
 def _report_mixed(report: Report, key: str, document: dict[str, object]) -> None:

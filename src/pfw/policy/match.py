@@ -19,7 +19,7 @@ from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS
 from pfw.model.policy import Policy
 from pfw.model.rule import MINUTES_A_DAY, MINUTES_A_WEEK, App, Expiry, PortRange, Rule
 from pfw.model.verdict import Verdict
-from pfw.policy.base import LOOPBACK_INTERFACE, interface_of, rules_in_order
+from pfw.policy.base import LOOPBACK_INTERFACE, families_of, interface_of, rules_in_order
 from pfw.policy.reason import default_verdict, limit_reached_never, rule_verdict, unsure_verdict
 
 OverLimit = Callable[[int], bool]
@@ -82,8 +82,8 @@ def conditions(rule: Rule, flow: Flow, moment: Moment) -> dict[str, Answer]:
         "expires": _yes_or_no(rule.expires is None or clock_for(rule.expires, moment) < rule.expires.time),
         "schedule": _yes_or_no(rule.schedule is None or rule.schedule.holds(minute_of_week(moment))),
         "direction": _yes_or_no(flow.direction in rule.directions),
-        "from": _address(rule.source, flow.source),
-        "to": _address(rule.destination, flow.destination),
+        "from": _address(rule.source, flow.source, flow),
+        "to": _address(rule.destination, flow.destination, flow),
         "remote": _remote(rule.remote, flow),
         "protocol": _yes_or_no(rule.protocols is None or flow.protocol in rule.protocols),
         "from_port": _ports(rule.source_ports, flow, flow.source_port),
@@ -112,15 +112,19 @@ def minute_of_week(moment: Moment) -> int:
     return (minutes + 3 * MINUTES_A_DAY) % MINUTES_A_WEEK
 
 
-def _address(wanted: AddressSet | None, packed: bytes) -> Answer:
-    return _yes_or_no(wanted is None or packed in wanted)
+def _address(wanted: AddressSet | None, packed: bytes, flow: Flow) -> Answer:
+    if wanted is None or packed:
+        return _yes_or_no(wanted is None or packed in wanted)
+    possible = AddressSet(families_of(flow))
+    left = possible.without(wanted)
+    return Answer.UNKNOWN if left and left != possible else _yes_or_no(not left)
 
 
 def _remote(wanted: AddressSet | None, flow: Flow) -> Answer:
     """Both ends of a forwarded connection are remote, so neither is the other end."""
     if flow.direction is Direction.FORWARD:
         return _yes_or_no(wanted is None)
-    return _address(wanted, flow.source if flow.direction is Direction.IN else flow.destination)
+    return _address(wanted, flow.source if flow.direction is Direction.IN else flow.destination, flow)
 
 
 def _ports(wanted: tuple[PortRange, ...] | None, flow: Flow, port: int | None) -> Answer:

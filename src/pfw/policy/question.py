@@ -1,9 +1,12 @@
 """A question to a policy, as people write it: `in tcp 203.0.113.9:50000 192.168.1.5:22 --user alice`.
 
-What a question leaves out is not known, and the verdict says so where it matters.
+With an arrow between its ends either may be left out, or its address, or its port: `in tcp 192.168.1.9 -> :22`.
+What a question leaves out is not known, and the verdict says so where it matters: it is the verdict whatever that is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -11,12 +14,17 @@ from msgspec.structs import replace
 from pfw.model.address import parse_address
 from pfw.model.flow import Direction, Flow, Moment
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, protocol_name
+from pfw.policy.near import near_words
 from pfw.policy.programs import read_sha256
-from pfw.policy.report import MisfitError, shown
+from pfw.policy.report import MisfitError, alternatives, shown
 from pfw.policy.values import ICMP_TYPES, PROTOCOL_WORDS
 
 _OPTIONS = ("--app", "--sha256", "--script", "--user", "--unit", "--interface", "--time")
 _SHAPE = "in|out|forward PROTOCOL SOURCE[:PORT] DESTINATION[:PORT]"
+_ARROW = "->"
+_ARROW_SHAPE = "PROTOCOL [SOURCE][:PORT] -> [DESTINATION][:PORT]"
+_Endpoint = tuple[bytes, int | None]
+_NOWHERE: _Endpoint = (b"", None)
 
 
 class Question(Struct, frozen=True):
@@ -33,38 +41,50 @@ class Question(Struct, frozen=True):
             return now
         return replace(now, time=self.time - now.utc_offset_s if self.local else self.time)
 
+    def known_as(self, names_of: Callable[[str], frozenset[str]]) -> Question:
+        """The question with all names that a rule may use for its user; `names_of` gives those of one of them."""
+        users = self.flow.users
+        if users is None:
+            return self
+        names = frozenset[str]().union(*map(names_of, users))
+        return replace(self, flow=replace(self.flow, users=names))
+
 
 def parse_question(line: str) -> Question:
     """Read a question in one line. A value with spaces stands in quotes, as in a shell.
 
     Raises ValueError with a reason in one line.
     """
+    return parse_words(split_words(line))
+
+
+def split_words(line: str) -> list[str]:
+    """The words of a line, as a shell splits it. Raises ValueError with a reason in one line."""
     if '"' not in line and "'" not in line and "\\" not in line:
-        return parse_words(line.split())
+        return line.split()
     from shlex import split  # only here: seldom needed
 
     try:
-        words = split(line)
+        return split(line)
     except ValueError:
         raise ValueError("a quote is opened and not closed") from None
-    return parse_words(words)
 
 
 def parse_words(words: list[str]) -> Question:
     """Read a question that a shell has split into words. Raises ValueError with a reason in one line."""
     plain, options = _take_options(words)
-    if len(plain) < 4:
-        raise ValueError(f"a question is {_SHAPE}, but there are only {len(plain)} words")
-    direction = _direction(plain[0])
-    source, source_port = _endpoint(plain[2])
-    destination, port = _endpoint(plain[3])
-    if len(source) != len(destination):
-        raise ValueError(f"{shown(plain[2])} and {shown(plain[3])} are not of one family, IPv4 or IPv6")
-    protocol = _protocol(plain[1], len(source) == 16)
-    icmp_type = _icmp_type(protocol, plain[4:])
+    # What a shell was given in quotes, for its arrow, is one word.
+    plain = [part for word in plain for part in word.replace(_ARROW, f" {_ARROW} ").split()]
+    direction, word, ends, rest = _take_ends(plain)
+    source, source_port = _endpoint(ends[0])
+    destination, port = _endpoint(ends[1])
+    if source and destination and len(source) != len(destination):
+        raise ValueError(f"{shown(ends[0])} and {shown(ends[1])} are not of one family, IPv4 or IPv6")
+    protocol = _protocol(word, len(source) or len(destination))
+    icmp_type = _icmp_type(protocol, rest)
     if protocol in PORT_PROTOCOLS:
-        if port is None:
-            raise ValueError(f"{shown(plain[3])} has no port, which {protocol_name(protocol)} needs: ADDRESS:PORT")
+        if port is None and _ARROW not in plain:
+            raise ValueError(f"{shown(ends[1])} has no port, which {protocol_name(protocol)} needs: ADDRESS:PORT")
     elif port is not None or source_port is not None:
         raise ValueError(f"{protocol_name(protocol)} has no ports; write the addresses alone")
     flow = Flow(
@@ -82,8 +102,28 @@ def parse_words(words: list[str]) -> Question:
         users=frozenset(options["--user"]) if "--user" in options else None,
         unit=_only(options, "--unit"),
     )
-    time, local = _time(_only(options, "--time"))
-    return Question(flow, time, local)
+    return Question(flow, *parse_time(_only(options, "--time")))
+
+
+def _take_ends(words: list[str]) -> tuple[Direction, str, tuple[str, str], list[str]]:
+    """Direction, protocol, both ends, of which what is left out is empty, and the words behind them."""
+    if _ARROW not in words:
+        if words[-1:] == ["-"] and len(words) > 1:
+            raise ValueError("the arrow -> is one word; in a shell the question stands in quotes, for the sake of >")
+        if len(words) < 4:
+            raise ValueError(f"a question is {_SHAPE}, but there are only {len(words)} words")
+        return _direction(words[0]), words[1], (words[2], words[3]), words[4:]
+    at = words.index(_ARROW)
+    before, behind = words[:at], words[at + 1 :]
+    if len(before) < 2:
+        raise ValueError(f"a question is in|out|forward {_ARROW_SHAPE}")
+    direction = _direction(before[0])
+    if len(before) > 3:
+        raise ValueError(f"{shown(before[3])} is one word too many; a question is {direction} {_ARROW_SHAPE}")
+    is_icmp = PROTOCOL_WORDS.get(before[1].lower(), frozenset()) <= {ICMP, ICMPV6}
+    has_end = bool(behind) and (not is_icmp or "." in behind[0] or ":" in behind[0])
+    end = behind[0] if has_end else ""
+    return direction, before[1], ("".join(before[2:]), end), behind[has_end:]
 
 
 def _take_options(words: list[str]) -> tuple[list[str], dict[str, list[str]]]:
@@ -134,14 +174,20 @@ def _direction(word: str) -> Direction:
         raise ValueError(f"{shown(word)} is not a direction; write in, out or forward") from None
 
 
-def _protocol(word: str, is_ipv6: bool) -> int:
+def _protocol(word: str, size: int) -> int:
+    """A protocol beside an address of so many bytes, 0 for one that is not known."""
+    is_ipv6 = size == 16
     meant = PROTOCOL_WORDS.get(word.lower(), frozenset())
     if len(meant) > 1:  # ICMP of both families
+        if not size:
+            raise ValueError(f"{shown(word)} is of both families; without an address write icmpv6, or 1 for IPv4's")
         return ICMPV6 if is_ipv6 else ICMP
     protocol = next(iter(meant), _number(word, 255))
     if protocol is None:
-        raise ValueError(f"{shown(word)} is not a protocol; write tcp, udp, icmp, ... or a number (0-255)")
-    if protocol == (ICMP if is_ipv6 else ICMPV6):
+        near = near_words(word, PROTOCOL_WORDS)
+        more = f"did you mean {alternatives(near)}?" if near else "write tcp, udp, icmp, ... or a number (0-255)"
+        raise ValueError(f"{shown(word)} is not a protocol; {more}")
+    if size and protocol == (ICMP if is_ipv6 else ICMPV6):
         raise ValueError(f"{protocol_name(protocol)} does not go with {'IPv6' if is_ipv6 else 'IPv4'} addresses")
     return protocol
 
@@ -153,8 +199,10 @@ def _number(text: str, most: int) -> int | None:
     return int(text)
 
 
-def _endpoint(word: str) -> tuple[bytes, int | None]:
-    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`."""
+def _endpoint(word: str) -> _Endpoint:
+    """`192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]`, `[2001:db8::1]:80`, `:80` or nothing."""
+    if not word:
+        return _NOWHERE
     address, colon, port_text = word, "", ""
     if word.startswith("["):
         address, closing, rest = word[1:].partition("]")
@@ -164,7 +212,7 @@ def _endpoint(word: str) -> tuple[bytes, int | None]:
     elif word.count(":") == 1:
         address, colon, port_text = word.partition(":")
     try:
-        packed = parse_address(address)
+        packed = parse_address(address) if address or not colon else b""
     except ValueError as error:
         raise ValueError(f"{shown(address)} {error}") from None
     if not colon:
@@ -192,7 +240,8 @@ def _icmp_type(protocol: int, words: list[str]) -> int | None:
     return number
 
 
-def _time(text: str | None) -> tuple[float | None, bool]:
+def parse_time(text: str | None) -> tuple[float | None, bool]:
+    """Seconds since 1970, and whether by the local clock. Raises ValueError with a reason in one line."""
     if text is None:
         return None, False
     from datetime import UTC, datetime  # only here: slow to import

@@ -25,6 +25,9 @@ _HASH_SHOWN = 16
 
 _PERIODS = {period_s: word for word, period_s in PERIODS_S.items()}
 _SUBJECTS = {
+    "from": "the source",
+    "to": "the destination",
+    "remote": "the other end",
     "from_port": "the source port",
     "port": "the port",
     "icmp_type": "the ICMP type",

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pfw.model.flow import Direction
 from pfw.model.policy import Ask
 from pfw.model.verdict import Action
-from pfw.policy import asking, blocklists, programs, simple, times, values
+from pfw.policy import asking, blocklists, programs, schema_respond, schema_tests, simple, times, values
 from pfw.policy.addresses import BUILT_IN_ALIASES
 from pfw.policy.fields import REQUIRED
 from pfw.policy.load import BASE_KEYS, DEFAULT_ACTIONS, FULL_KEYS, VERSION
@@ -90,6 +90,9 @@ def schema() -> Schema:
             "lists": _lists(),
             "aliases": _aliases(),
             "blocklist": _blocklist(),
+            "respond": schema_respond.respond(_ref("address"), _ref("reaction")),
+            "reaction": schema_respond.reaction(),
+            "test": schema_tests.test(_user()),
             "schedule": _schedule(),
             "app": _app(),
             "ask": _ask(),
@@ -140,6 +143,8 @@ def _shared() -> Schema:
             "maxItems": blocklists.MAX_LISTS,
             "description": "Addresses from files or URLs that are dropped before all rules.",
         },
+        "respond": _ref("respond"),
+        "tests": schema_tests.tests(_ref("test")),
     }
 
 

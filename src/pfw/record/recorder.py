@@ -1,7 +1,7 @@
 """The recorder: commands in, records out to all places that were asked for.
 
 The text log, syslog and the journal get what a person wants to read: blocked and rejected connections,
-matches of rules with `log`, and what is suspicious, with repeats folded. EVE gets every drop, alert,
+matches of rules with `log`, and what is suspicious, with repeats folded, and alerts. EVE gets every drop, alert,
 anomaly and every connection's end, because programs fold for themselves. Losses are counted, never raised.
 """
 
@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping
 
-from msgspec import Struct
+from msgspec import Struct, json
 
-from pfw.model.command import Command, Ended, Frame, Judged, Notice, Suspicious
+from pfw.model.command import Alerted, Command, Ended, Frame, Judged, Notice, Suspicious
 from pfw.model.flow import Flow
 from pfw.model.text import printable
-from pfw.record import eve
+from pfw.record import alerts, eve
 from pfw.record.files import BUDGET_BYTES, FILE_BYTES, FileRefusedError, RotatingFile, why_refused
 from pfw.record.fold import CAPACITY, WINDOW_S, Folded, Folder
 from pfw.record.headers import read_headers
@@ -122,6 +122,8 @@ class Recorder:
             case Ended():
                 if self._eve is not None:
                     self._write_eve(eve.flow_event(command, self.options.pkt_src, self._run), now)
+            case Alerted():
+                self._alerted(command, now)
             case Notice():
                 self._write_daemons(command.time, Severity.NOTICE, "notice", printable(command.text), {}, now)
 
@@ -196,6 +198,16 @@ class Recorder:
             fields=verdict_fields(verdict) | flow_fields(flow),
         )
         self._write_line(line, now)
+
+    def _alerted(self, command: Alerted, now: float) -> None:
+        """Alerts are few, and each is written: what is too much was folded by whoever made it."""
+        if self._eve is not None:
+            self._eve.write(json.encode(alerts.eve_event(command)) + b"\n", now)
+        text = alerts.message(command)
+        if self._log is not None:
+            self._log.write(text_line(command.time, text), now)
+        severity = Severity.WARNING if alerts.severity(command.alert.score) < 3 else Severity.NOTICE
+        self._write_daemons(command.time, severity, "alert", text, alerts.journal_fields(command), now)
 
     def _suspicious(self, command: Suspicious, now: float) -> None:
         if self._eve is not None:

@@ -220,6 +220,12 @@ def write_tuple(kind: int, values: Tuple) -> bytes:
     return nested(kind, nested(_TUPLE_IP, *ends), nested(_TUPLE_PROTO, *parts))
 
 
+def get_request(forth: Tuple, sequence: int) -> bytes:
+    """Ask for the entry of a connection by its original tuple. The answer is the entry; an error where it has gone."""
+    members = write_tuple(_ORIGINAL, forth)
+    return question(CONNTRACK, _GET, _family(forth.source), members, NLM_F_REQUEST, sequence)
+
+
 def delete_request(known: Entry, sequence: int) -> bytes:
     """Ask to forget exactly this connection: a later one between the same ends has another id."""
     forth = Tuple(

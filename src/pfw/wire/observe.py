@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from struct import Struct as Layout
 
-from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, RouterSeen
+from pfw.model.flow import split_key
+from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, Odd, RouterSeen
 from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 from pfw.wire.dhcp import read_dhcp
 from pfw.wire.dns_message import read_message
@@ -60,6 +61,18 @@ def observe(linktype: int, frame: bytes, size: int, time: float) -> Seen | None:
         if is_cut:
             return None
         raise
+
+
+def look_into(linktype: int, frame: bytes, size: int, time: float, key: bytes) -> Seen | Odd | None:
+    """`observe` for a packet with this flow key: what it says, or that it is none of its kind. Never raises."""
+    what = what_is(key)
+    if what is None:
+        return None
+    try:
+        return observe(linktype, frame, size, time)
+    except WireError:
+        protocol, source, destination, _ = split_key(key)
+        return Odd(time, source, destination, protocol, (f"{what}.malformed",))
 
 
 def tcp_numbers(linktype: int, frame: bytes, size: int) -> tuple[int, int] | None:

@@ -15,7 +15,7 @@ from pfw.wire.netlink import NLM_F_REQUEST, attributes, request
 
 SOCK_DIAG_BY_FAMILY = 20
 AF_INET, AF_INET6 = 2, 10
-TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE_WAIT, TCP_LISTEN = 1, 3, 8, 10
+TCP_ESTABLISHED, TCP_SYN_RECV, TCP_CLOSE, TCP_CLOSE_WAIT, TCP_LISTEN = 1, 3, 7, 8, 10
 ALL_STATES = tuple(range(1, 13))
 """TCP_ESTABLISHED to TCP_NEW_SYN_RECV (include/net/tcp_states.h)."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pfw.model.address import parse_address
-from pfw.model.observation import Alert, Began, Confirmed, Ended, Met, Observation, Reply, Stray
+from pfw.model.observation import Alert, Began, Confirmed, Ended, HalfOpen, Met, Observation, Reply, Stray
 from pfw.model.packet import TCP
 
 SYN_BYTES = 74
@@ -42,6 +42,11 @@ def half_open(first: Began) -> list[Observation]:
         Confirmed(first.time + 0.002, first, by_reset=True),
         Ended(first.time + 0.002, first, SYN_BYTES + 54, 2, SYN_BYTES, 1, by_reset=True),
     ]
+
+
+def unsaid(first: Began) -> list[Observation]:
+    """Answered, and nothing came back."""
+    return [met(first, Reply.ANSWERED), HalfOpen(first.time + 3.5, first)]
 
 
 def talked(first: Began) -> list[Observation]:

@@ -5,7 +5,18 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from pfw.model.address import parse_address
-from pfw.model.observation import Began, Busy, Confirmed, EchoSeen, Ended, LoginFailed, Met, Reply, Stray
+from pfw.model.observation import (
+    Began,
+    Busy,
+    Confirmed,
+    EchoSeen,
+    Ended,
+    LoginFailed,
+    LoginSucceeded,
+    Met,
+    Reply,
+    Stray,
+)
 from pfw.model.packet import ICMP, TCP, UDP
 
 TARGET, OTHER, ATTACKER = (parse_address(each) for each in ("192.0.2.10", "192.0.2.11", "198.51.100.66"))
@@ -82,6 +93,7 @@ BEGAN = st.builds(
     st.none() | PORTS,
     st.none() | st.integers(0, 255),
     st.integers(0, 65_535),
+    st.integers(1, 400),
 )
 SEEN = st.one_of(
     BEGAN,
@@ -91,6 +103,7 @@ SEEN = st.one_of(
     st.builds(Busy, TIMES, BEGAN, TIMES, COUNTS, COUNTS, COUNTS, COUNTS, COUNTS, st.booleans()),
     st.builds(Stray, TIMES, ADDRESSES, ADDRESSES, PORTS, PORTS, st.integers(0, 255), st.integers(0, 65_535)),
     st.builds(LoginFailed, TIMES, st.sampled_from(["ssh", "ftp"]), ADDRESSES, st.none() | st.text(max_size=3)),
+    st.builds(LoginSucceeded, TIMES, st.sampled_from(["ssh", "ftp"]), ADDRESSES, st.none() | st.text(max_size=3)),
     st.builds(
         EchoSeen,
         TIMES,

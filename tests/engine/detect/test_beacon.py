@@ -5,6 +5,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pfw.engine.detect.beacon import REMEMBERED, Beacon, regularity
 from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
@@ -20,15 +21,16 @@ class Dialogue:
         self.connections = 0
 
     def connect(self, time: float, sent: int = 500, *, protocol: int = TCP, port: int = 443, reply: Reply | None = None,
-                source_port: int | None = None, source: bytes = HERE, destination: bytes = THERE) -> None:  # fmt: skip
+                source_port: int | None = None, source: bytes = HERE, destination: bytes = THERE,
+                program: str | None = None, late: str | None = None) -> None:  # fmt: skip
         self.connections += 1
         own = source_port or 40000 + self.connections % 20000
-        began = Began(time, protocol, source, destination, own, port)
+        began = Began(time, protocol, source, destination, own, port, program=program)
         told: list[Met | Confirmed | Ended] = [Met(time + 0.05, began, reply or Reply.ANSWERED)]
         if reply is None:
             if protocol == TCP:
                 told.append(Confirmed(time + 0.06, began))
-            told.append(Ended(time + 0.4, began, sent, 6, 2000, 5))
+            told.append(Ended(time + 0.4, replace(began, program=program or late), sent, 6, 2000, 5))
         for seen in told:
             self.found += self.detector.observe(seen)
 
@@ -215,11 +217,58 @@ def test_tables_are_bounded():
     dialogue = Dialogue(Beacon(capacity=4))
     for at in range(50):
         dialogue.connect(1000, destination=bytes([203, 0, 113, at]))
-    assert dialogue.detector.refused == 46
+    assert len(dialogue.detector._peers) == 4
     for at in range(500):
         dialogue.connect(1000 + at * 10, destination=bytes([203, 0, 113, 0]))
     peer = dict(dialogue.detector._peers.items())[HERE, bytes([203, 0, 113, 0]), TCP, 443]
     assert len(peer.started) == len(peer.sent) == REMEMBERED
+
+
+def test_who_calls_once_makes_room_and_who_calls_again_does_not():
+    dialogue = Dialogue(Beacon(capacity=64))
+    for at in range(20):
+        dialogue.connect(1000 + at * 60)
+        for other in range(50):
+            dialogue.connect(1001 + at * 60 + other, destination=bytes([203, 0, at, other]))
+    assert dialogue.detector.refused == 0
+    assert dialogue.end() == [85]
+    dialogue = Dialogue(Beacon(capacity=4))
+    for time in (1000, 1060):
+        for at in range(4):
+            dialogue.connect(time, destination=bytes([203, 0, 113, at]))
+    dialogue.connect(1070, destination=bytes([203, 0, 113, 4]))
+    assert dialogue.detector.refused == 1
+
+
+AGENT = "/opt/agent/bin/agent"
+
+
+def test_a_program_is_named_and_judged_by_itself(dialogue):
+    """It calls from two addresses by turns, and another program of the same host calls there by chance."""
+    for at in range(40):
+        dialogue.connect(1000 + at * 60, source=(HERE, bytes([192, 0, 2, 7]))[at % 2], program=AGENT)
+    for at in varied(50, 1.0):
+        dialogue.connect(at, program="/usr/bin/firefox")
+    assert dialogue.end() == [85]
+    (found,) = dialogue.found
+    assert (found.program, found.source, found.target) == (AGENT, bytes([192, 0, 2, 7]), THERE)
+    assert found.evidence.startswith(f"agent ({AGENT}) called 40 times at TCP 203.0.113.9:443, every 60.0 s")
+
+
+def test_two_programs_that_call_in_turns_hide_each_other_only_where_they_are_not_known(dialogue):
+    other = Dialogue()
+    for at in range(60):
+        for each, programs in ((dialogue, (AGENT, "/usr/bin/other")), (other, (None, None))):
+            each.connect(1000 + at * 60, 500, program=programs[0])
+            each.connect(1003 + at * 60, 5000, program=programs[1])
+    assert dialogue.end() == [85, 85]
+    assert other.end() == []
+
+
+def test_the_program_may_be_known_late(dialogue):
+    for at in range(60):
+        dialogue.connect(1000 + at * 60, late=AGENT)
+    assert dialogue.end() == [85]
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.engine.detect.dialogue import alerts
 from tests.engine.detect.flooding import ATTACKER, OTHER, SEEN, TARGET, forged, in_time, is_sound, wanted
 
 from pfw.engine.detect.brute_force import BURST, NAMES_MAX, BruteForce, Bucket
-from pfw.model.observation import Began, Confirmed, Ended, Kind, LoginFailed
+from pfw.model.observation import Began, Confirmed, Ended, Kind, LoginFailed, LoginSucceeded
 from pfw.model.packet import TCP
 
 # Of who began and of the server: bytes behind the headers, packets.
@@ -123,6 +124,44 @@ def test_what_a_service_says():
     assert alerts(BruteForce(), failed[:BURST]) == []
     slowly = [LoginFailed(20.0 * number, "ssh", ATTACKER, "root") for number in range(30)]
     assert alerts(BruteForce(), slowly) != []
+
+
+def failures(many, every_s=1.0, start=100.0, user=lambda number: "root", service="ssh"):
+    return [LoginFailed(start + number * every_s, service, ATTACKER, user(number)) for number in range(many)]
+
+
+@pytest.mark.parametrize("every_s", [1.0, 20.0])
+def test_names_that_are_tried_out_are_told_of(every_s):
+    """CrowdSec's user enumeration has the capacities of its brute force: each name is a failed login."""
+    found = alerts(BruteForce(), failures(30, every_s, user=lambda number: f"user{number}"))
+    assert found[-1].evidence.endswith(f", as {NAMES_MAX} users")
+    assert [each.ban for each in found] == [(ATTACKER,)] * len(found)
+    nameless = alerts(BruteForce(), failures(30, every_s, user=lambda number: None))
+    assert " as " not in nameless[-1].evidence
+
+
+def test_who_gets_in_in_between_is_none():
+    """A person whose keys are tried before the password is asked for, all day."""
+    day = [each for start in range(0, 5_000, 20) for each in (
+        *failures(4, 0.5, start), LoginSucceeded(start + 3.0, "ssh", ATTACKER, "me")
+    )]  # fmt: skip
+    assert alerts(BruteForce(), day) == []
+    assert alerts(BruteForce(), [each for each in day if isinstance(each, LoginFailed)]) != []
+
+
+@pytest.mark.parametrize(
+    "success",
+    [LoginSucceeded(1e6, "ftp", ATTACKER), LoginSucceeded(1e6, "ssh", OTHER), LoginSucceeded(0.0, "ssh", OTHER)],
+)
+def test_a_success_elsewhere_or_of_another_is_none_of_ours(success):
+    seen = [each for first in failures(20) for each in (first, replace(success, time=first.time))]
+    assert alerts(BruteForce(), seen) != []
+
+
+def test_a_success_empties_what_sessions_have_filled():
+    shorts = sessions(60, HYDRA_SSH)
+    seen = [each for short in shorts for each in (short, LoginSucceeded(short.time, "ssh", ATTACKER))]
+    assert alerts(BruteForce(), seen) == []
 
 
 @pytest.mark.parametrize(("every_s", "overflows"), [(1.0, True), (9.0, True), (10.1, False), (60.0, False)])

@@ -164,5 +164,13 @@ def test_its_tables_are_bounded(make, protocol):
     detector = make(20)
     for each in flows(500, 1_000, protocol, source=ATTACKER, target=forged):
         list(detector.observe(each))
-    assert len(detector._floods) == 20
-    assert detector.refused > 400
+    assert (len(detector._floods), detector.refused) == (20, 0)
+
+
+@pytest.mark.parametrize(("make", "protocol"), [(UdpFlood, 17), (IcmpFlood, 1)])
+def test_ordinary_peers_make_room_and_a_flood_does_not(make, protocol):
+    detector = make(20)
+    peers = flows(4_000, 1_000, protocol, source=ATTACKER, target=lambda number: forged(70_000 + number))
+    found = alerts(detector, in_time(peers, flows(40_000, 10_000, protocol, size_bytes=1_000)))
+    assert {each.target for each in found} == {TARGET}
+    assert detector.refused == 0

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from time import process_time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pfw.engine.detect.known_bad import KnownBad
-from pfw.model.address import AddressSet, parse_range
+from pfw.model.address import AddressSet, as_int, parse_range
 from pfw.model.address import parse_address as packed
 from pfw.model.observation import Began, Confirmed, Kind
 from pfw.model.packet import TCP, UDP
@@ -71,6 +73,30 @@ def test_private_ones_and_those_on_no_list(detector, address):
 
 def test_without_lists():
     assert list(KnownBad().observe(began(BAD, HERE))) == []
+
+
+def test_long_lists_are_cheap_and_each_is_named():
+    """100,000 prefixes in two lists, and 20,000 connections of which a hundredth is listed: a second has 10,000."""
+
+    def ranges(first):
+        return AddressSet([(as_int(packed(f"{a}.{b}.{c}.0")),) * 2 for a in (first, first + 1) for b in range(250)
+                           for c in range(0, 200, 2)])  # fmt: skip
+
+    lists = {"drop": ranges(20), "botnets": ranges(21)}
+    assert sum(map(len, lists.values())) == 100_000
+    detector = KnownBad(lists)
+    fine = [began(HERE, bytes((90, n >> 8 & 255, n & 255, 1)), time=n / 10_000) for n in range(19_800)]
+    bad = [began(HERE, bytes((20 + n % 3, n, 2, 0)), time=2.0) for n in range(200)]
+    seen = [(first, Confirmed(first.time, first)) for first in (*fine, *bad)]
+    started = process_time()
+    found = [alert for pair in seen for each in pair for alert in detector.observe(each)]
+    assert process_time() - started < 1.0
+    assert len(found) == 2 * 200
+    names = {alert.source[0]: alert.evidence.split(",")[0] for alert in found if alert.source[0] != 21}
+    assert names == {20: "is on the list drop", 22: "is on the list botnets"}
+    assert {alert.evidence.split(", and")[0] for alert in found if alert.source[0] == 21} == {
+        "is on the list botnets, drop"
+    }
 
 
 def test_memory_is_bounded():

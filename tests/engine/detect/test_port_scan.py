@@ -7,11 +7,21 @@ from itertools import chain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.detect.dialogue import address, alerts, began, half_open, met, talked, tried_with_connect
+from tests.engine.detect.dialogue import (
+    address,
+    alerts,
+    began,
+    half_open,
+    met,
+    talked,
+    tried_with_connect,
+    unsaid,
+)
 
 from pfw.engine.detect import contacts
 from pfw.engine.detect.port_scan import FAST_PORTS, SLOW_PORTS, UDP_PORTS, WALK_PORTS, PortScan
-from pfw.model.observation import Began, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
+from pfw.engine.detect.proof import MEMBERS_MAX
+from pfw.model.observation import Began, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
 from pfw.model.packet import SCTP, TCP, UDP
 
 SCANNER, TARGET = "198.51.100.66", "192.0.2.10"
@@ -99,11 +109,138 @@ def test_the_proof_may_come_later():
     assert [each.ban for each in found][-1] == (address(SCANNER),)
 
 
-def test_half_open_ports_count_but_prove_nothing():
-    """A host in whose name somebody else sends a SYN resets the answer, too."""
+def test_open_ports_alone_that_are_reset_count_but_prove_nothing():
+    """SYN-ACKs are drawn so upon a host in whose name somebody else begins: it resets them, and never meets a closed
+    port."""
     found = alerts(PortScan(), chain(*(half_open(began(SCANNER, TARGET, port, 100.0)) for port in range(1, 40))))
     assert "39 half open and reset" in found[-1].evidence
     assert {each.ban for each in found} == {()}
+
+
+def resets(ports=(22, 80), source=SCANNER, start=100.0, source_port=50_000):
+    """A half-open scan, as nmap does it, meets these open."""
+    return list(
+        chain(*(half_open(began(source, TARGET, port, start, source_port=source_port)) for port in ports))
+    )  # fmt: skip
+
+
+def in_time(*parts):
+    return sorted(chain(*parts), key=lambda seen: seen.time)
+
+
+@pytest.mark.parametrize("target", [TARGET, "2001:db8:b::10"])
+def test_a_scan_that_resets_our_answers_proves_its_source(target):
+    source = SCANNER if "." in target else "2001:db8:a::66"
+    opened = half_open(began(source, target, 22, 100.2))
+    found = alerts(PortScan(), in_time(tries(range(100, 140), source=source, target=target), opened))
+    assert found[-1].ban == (address(source),)
+    assert "40 refused, 1 half open and reset" in found[-1].evidence
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+def test_a_scan_that_met_silence_or_our_resets_alone_proves_nothing(reply):
+    assert {each.ban for each in alerts(PortScan(), tries(range(100, 200), reply))} == {()}
+
+
+def test_resets_may_come_later_than_the_alert():
+    found = alerts(PortScan(), [*tries(range(100, 150), every_s=0.1), *resets(start=110.0)])
+    assert (found[0].ban, found[-1].ban) == ((), (address(SCANNER),))
+
+
+@pytest.mark.parametrize("source_port", [20, 53, 80, 1023])
+def test_resets_of_a_service_prove_nothing(source_port):
+    """`nmap -sI` scans in the name of a host that answers at such a port."""
+    seen = [*tries(range(100, 140)), *resets(source_port=source_port)]
+    assert {each.ban for each in alerts(PortScan(), in_time(seen))} == {()}
+
+
+def test_of_decoys_that_reset_nobody_is_proved():
+    """One decoy or many, alive or dead; and whoever scans may keep its own resets back."""
+    ports = range(100, 140)
+    for many in (1, 4):
+        others = [f"203.0.113.{number}" for number in range(1, many + 1)]
+        for who_resets in ([SCANNER], others, [SCANNER, *others]):
+            seen = in_time(*(tries(ports, source=each) for each in (SCANNER, *others)),
+                           *(resets(source=each) for each in who_resets))  # fmt: skip
+            found = alerts(PortScan(), seen)
+            assert found
+            assert {each.ban for each in found} == {()}
+
+
+def test_decoys_in_company_of_a_scanner_that_began_a_little_earlier():
+    """The first may be found out some seconds before, since it tried more."""
+    early = tries(range(1, 140), every_s=0.1)
+    decoy = tries(range(100, 140), every_s=0.1, start=109.9, source="203.0.113.1")
+    found = alerts(PortScan(), in_time(early, decoy, resets(source="203.0.113.1", start=110.0)))
+    assert {each.source for each in found} == {address(SCANNER), address("203.0.113.1")}
+    assert {each.ban for each in found} == {()}
+
+
+def test_decoys_of_a_host_whose_ports_are_mostly_open():
+    """What a dead decoy does not reset is known 3 s later; what is closed tells that it is there."""
+    opened, closed = range(100, 110), range(110, 122)
+    quiet = chain(*(unsaid(began("203.0.113.1", TARGET, port, 100.0)) for port in opened))
+    found = alerts(
+        PortScan(), in_time(quiet, tries(closed, source="203.0.113.1"), resets(opened), tries(closed))
+    )  # fmt: skip
+    assert {each.source for each in found} == {address(SCANNER), address("203.0.113.1")}
+    assert any("10 half open and then nothing" in each.evidence for each in found)
+    assert {each.ban for each in found} == {()}
+
+
+def test_who_keeps_quiet_after_our_answers_is_found_all_the_same():
+    found = alerts(PortScan(), chain(*(unsaid(began(SCANNER, TARGET, port, 100.0)) for port in range(100, 140))))
+    assert "40 half open and then nothing" in found[-1].evidence
+    assert {each.ban for each in found} == {()}
+
+
+@pytest.mark.parametrize("proof", [half_open, tried_with_connect])
+def test_who_has_proved_itself_is_told_of_at_once(proof):
+    detector = PortScan()
+    seen = in_time(proof(began(SCANNER, TARGET, 22, 99.9)), tries(range(100, 140), every_s=0.001))
+    first = next((each, alert) for each in seen for alert in detector.observe(each))
+    assert first[1].ban == (address(SCANNER),)
+    assert first[0].time < 100.02
+    later = PortScan()
+    seen = in_time(tries(range(100, 140), every_s=0.001), proof(began(SCANNER, TARGET, 22, 100.5)))
+    assert [(each.time < 100.51, alert.ban) for each in seen for alert in later.observe(each)] == [
+        (True, (address(SCANNER),))
+    ]
+
+
+def test_who_has_not_proved_itself_is_told_of_when_others_would_be_known():
+    """Any connection that is seen then lets it out, of whomever."""
+    detector = PortScan()
+    seen = [
+        *tries(range(100, 140), every_s=0.001),
+        *(met(began("192.0.2.7", "192.0.2.8", 443, 101.0 + n), Reply.ANSWERED) for n in range(3)),
+    ]
+    assert [each.time for each in seen if detector.observe(each)] == [pytest.approx(103.0, abs=0.1)]
+
+
+@pytest.mark.parametrize(
+    ("ports", "start"), [(range(2_000, 2_040), 100.0), (range(100, 140), 200.0), (range(100, 110), 95.0)]
+)
+def test_another_scan_with_other_ports_or_at_another_time_is_no_company(ports, start):
+    other = tries(ports, source="203.0.113.1", start=start)
+    seen = in_time(other, tries(range(100, 140), every_s=0.3), resets())
+    assert {ban for each in alerts(PortScan(), seen) for ban in each.ban} == {address(SCANNER)}
+
+
+def test_among_too_many_to_tell_apart_resets_prove_nothing():
+    crowd = in_time(*(tries([number, number + 1], source=f"203.0.113.{number}") for number in range(MEMBERS_MAX)))
+    scan = [*tries(range(100, 140), start=150.0), *resets(start=150.0)]
+    for company, banned in ((crowd[:-8], {address(SCANNER)}), (crowd, set())):
+        found = alerts(PortScan(), [*company, *in_time(scan)])
+        assert found
+        assert {ban for each in found for ban in each.ban} == banned
+
+
+def test_a_connection_of_another_kind_proves_nothing():
+    """Somebody left a TCP port open, and somebody else sends datagrams in its name."""
+    opened = tried_with_connect(began(SCANNER, TARGET, 22, 90.0))
+    seen = [*tries([1, 2], start=80.0), *opened, *tries(range(100, 140), Reply.SILENT, protocol=UDP)]
+    assert {each.ban for each in alerts(PortScan(), seen)} == {()}
 
 
 def test_an_ordinary_connection_of_a_forged_source_is_no_proof():
@@ -186,6 +323,14 @@ def test_a_flood_to_ports_at_random_from_forged_sources_is_none():
     assert alerts(PortScan(), flood) == []
 
 
+def test_a_flood_to_ports_at_random_whose_sources_come_again_is_none():
+    seen = [
+        met(Began(100 + n / 10_000, TCP, forged(n % 5_000), address(TARGET), 1024, n * 7 % 65_536), Reply.REFUSED)
+        for n in range(20_000)
+    ]
+    assert alerts(PortScan(), seen) == []
+
+
 def test_udp_takes_more_ports():
     assert alerts(PortScan(), tries(range(100, 100 + UDP_PORTS - 1), Reply.SILENT, protocol=UDP)) == []
     [found] = alerts(PortScan(), tries(range(100, 100 + UDP_PORTS), Reply.SILENT, protocol=UDP))
@@ -236,6 +381,7 @@ BEGAN = st.builds(
 SEEN = st.one_of(
     st.builds(Met, TIMES, BEGAN, st.sampled_from(list(Reply)), st.integers(1, 9)),
     st.builds(Confirmed, TIMES, BEGAN, st.booleans()),
+    st.builds(HalfOpen, TIMES, BEGAN),
     st.builds(Ended, TIMES, BEGAN, *[st.integers(0, 1 << 40)] * 4, st.booleans(), st.booleans(), st.booleans()),
     st.builds(ProtocolTried, TIMES, ADDRESSES, ADDRESSES, st.integers(0, 255)),
 )

@@ -7,7 +7,16 @@ from itertools import chain
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.engine.detect.dialogue import address, alerts, began, half_open, met, talked, tried_with_connect
+from tests.engine.detect.dialogue import (
+    address,
+    alerts,
+    began,
+    half_open,
+    met,
+    talked,
+    tried_with_connect,
+    unsaid,
+)
 from tests.engine.detect.test_port_scan import REPLIES, SEEN
 
 from pfw.engine.detect import contacts
@@ -156,7 +165,49 @@ def test_hosts_that_are_opened_and_left_prove_the_source():
     found = alerts(Sweep(), [*tries(neighbours(60)), *opened])
     assert found[-1].ban == (address(SCANNER),)
     reset = chain(*(half_open(began(SCANNER, target, 22, 100.0)) for target in neighbours(60)))
-    assert {each.ban for each in alerts(Sweep(), reset)} == {()}
+    found = alerts(Sweep(), reset)
+    assert found
+    assert {each.ban for each in found} == {()}  # SYN-ACKs are drawn upon a victim so
+
+
+def resets(hosts, source=SCANNER, source_port=50_000):
+    return list(
+        chain(*(half_open(began(source, f"192.0.2.{n}", 22, 101.0, source_port=source_port)) for n in hosts))
+    )  # fmt: skip
+
+
+def banned(*parts):
+    found = alerts(Sweep(), sorted(chain(*parts), key=lambda seen: seen.time))
+    assert found
+    return {ban for each in found for ban in each.ban}
+
+
+def test_hosts_whose_answers_are_reset_prove_the_source():
+    assert banned(tries(neighbours(60)), resets((101, 102))) == {address(SCANNER)}
+    assert banned(tries(neighbours(60), reply=Reply.REFUSED), resets((101, 102))) == {address(SCANNER)}
+    assert banned(tries(neighbours(60)), resets((101,))) == set()
+    assert banned(tries(neighbours(60)), resets((101, 102), source_port=80)) == set()
+    late = [*tries(neighbours(16), every_s=0.01), *resets((101, 102))]
+    assert [each.ban for each in alerts(Sweep(), late)][-1] == (address(SCANNER),)
+
+
+@pytest.mark.parametrize("resetting", [[SCANNER], ["203.0.113.1"], [SCANNER, "203.0.113.1"]])
+def test_of_decoys_that_sweep_together_nobody_is_proved(resetting):
+    both = [tries(neighbours(60), source=each) for each in (SCANNER, "203.0.113.1")]
+    assert banned(*both, *(resets((101, 102), each) for each in resetting)) == set()
+
+
+def test_who_sweeps_other_hosts_or_another_port_is_no_company():
+    ours = [tries(neighbours(60)), resets((101, 102))]
+    others = tries(neighbours(60, "198.18.0."), source="203.0.113.1"), tries(neighbours(60), 80, source="203.0.113.1")
+    for other in others:
+        assert banned(*ours, other) == {address(SCANNER)}
+
+
+def test_hosts_that_hear_nothing_more_count():
+    found = alerts(Sweep(), chain(*(unsaid(began(SCANNER, target, 22, 100.0)) for target in neighbours(60))))
+    assert "60 hosts" in found[-1].evidence
+    assert {each.ban for each in found} == {()}
 
 
 def test_a_flood_is_none_and_does_not_hide_a_sweep():

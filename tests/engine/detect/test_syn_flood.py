@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from tests.engine.detect.dialogue import alerts
 from tests.engine.detect.flooding import (
     ATTACKER,
@@ -147,12 +148,34 @@ def test_never_raises_and_bans_nobody(seen):
     assert all(is_sound(each) and each.ban == () for each in alerts(detector, wanted(detector, seen)))
 
 
+def test_ordinary_peers_make_room_and_floods_do_not():
+    detector = SynFlood(20)
+    peers = flows(4_000, 1_000, source=ATTACKER, target=lambda number: forged(70_000 + number))
+    found = alerts(detector, in_time(peers, flows(20_000, 5_000)))
+    assert {each.target for each in found} == {TARGET}
+    assert detector.refused == 0
+    detector = SynFlood(20)
+    flooded = [flows(300, 300, target=forged(number)) for number in range(20)]
+    alerts(detector, in_time(*flooded))
+    list(detector.observe(flows(1, 1, target=forged(99), start=104.0)[0]))
+    assert detector.refused == 1
+
+
+def test_one_that_stands_for_many_counts_as_many():
+    some = [replace(each, stands_for=100) for each in flows(40, 10)]
+    found = alerts(SynFlood(), some)
+    assert "4000 connections to 192.0.2.10:80 begun and none completed" in found[-1].evidence
+    assert "(3960 of them only counted)" in found[-1].evidence
+    done = [each for first in some for each in (*met([first]), *confirmed([first]))]
+    assert alerts(SynFlood(), in_time(some, done)) == []
+    assert alerts(SynFlood(), in_time(some, done[:4])) != []
+
+
 def test_its_tables_are_bounded():
     detector = SynFlood(20)
     for each in flows(500, 1_000, source=ATTACKER, target=forged):
         list(detector.observe(each))
-    assert len(detector._floods) == 20
-    assert detector.refused == 480
+    assert (len(detector._floods), detector.refused) == (20, 0)
     for each in flows(30_000, 30_000, port=lambda number: number):
         list(detector.observe(each))
     assert max(len(window.ports) for _, flood in detector._floods.items() for window in flood.windows) <= 257

@@ -19,8 +19,8 @@ class Dialogue:
         self.found: list[Alert] = []
 
     def transfer(self, time: float, sent: float, received: float, destination: bytes = THERE, *, source: bytes = HERE,
-                 is_open: bool = False) -> None:  # fmt: skip
-        began = Began(time - 10, TCP, source, destination, 40000, 443)
+                 is_open: bool = False, program: str | None = None) -> None:  # fmt: skip
+        began = Began(time - 10, TCP, source, destination, 40000, 443, program=program)
         sizes = int(sent * MEGABYTE), 100, int(received * MEGABYTE), 100
         self.found += self.detector.observe(Ended(time, began, *sizes, is_open=is_open))
 
@@ -126,7 +126,40 @@ def test_what_finds_no_room_is_counted():
     dialogue = Dialogue(UploadSpike(capacity=4))
     for at in range(SOURCES_MAX + 10):
         dialogue.transfer(1000, 1, 1, source=at.to_bytes(4))
-    assert dialogue.detector.refused == SOURCES_MAX + 10 - 4 + 10
+    assert dialogue.detector.refused == 0
+    dialogue = Dialogue(UploadSpike(capacity=4))
+    for at in range(SOURCES_MAX + 10):
+        dialogue.transfer(1000, 50, 1, source=at.to_bytes(4))
+    assert dialogue.detector.refused == SOURCES_MAX + 10 - 4
+
+
+def test_what_carries_nothing_is_not_counted():
+    dialogue = Dialogue(UploadSpike(capacity=4))
+    dialogue.transfer(1000, 0.0009, 0)
+    assert (len(dialogue.detector._uploads), len(dialogue.detector._usual)) == (0, 0)
+
+
+PROGRAM = "/usr/bin/rclone"
+
+
+def test_a_program_is_named_and_held_against_itself(dialogue):
+    """Another program of the same host sends as much elsewhere: to the host that is usual, to this one it is not."""
+    for program in (None, "/usr/bin/backup"):
+        dialogue.transfer(1000, 90, 1, ELSEWHERE, program=program)
+    dialogue.transfer(1100, 150, 1)
+    dialogue.transfer(1200, 150, 1, program=PROGRAM)
+    assert dialogue.scores() == [55]
+    (found,) = dialogue.found
+    assert (found.program, found.source, found.target) == (PROGRAM, HERE, THERE)
+    assert found.evidence == (
+        f"rclone ({PROGRAM}) sent 150 MB to 203.0.113.9 in 1 connections, and received 1.0 MB; a backup looks the same"
+    )
+
+
+def test_a_program_is_the_same_from_any_address(dialogue):
+    for at in range(4):
+        dialogue.transfer(1000 + at, 30, 1, source=bytes([192, 168, 1, at]), program=PROGRAM)
+    assert dialogue.scores() == [55]
 
 
 def test_local_addresses():

@@ -8,11 +8,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pfw.engine.detect import watch as module
-from pfw.engine.detect.watch import IDLE_S, OVER_S, SILENCE_S, TRIED_MAX, TRIED_S, UNANSWERED_S, Watch
+from pfw.engine.detect import specials as module
+from pfw.engine.detect.specials import TRIED_MAX, TRIED_S
+from pfw.engine.detect.watch import IDLE_S, OVER_S, SILENCE_S, UNANSWERED_S, Watch
 from pfw.model.address import format_address
 from pfw.model.event import Source
-from pfw.model.observation import Began, Busy, Confirmed, Ended, Met, Odd, ProtocolTried, Stray
+from pfw.model.observation import Began, Busy, Confirmed, Ended, HalfOpen, Met, Odd, ProtocolTried, Stray
 from pfw.model.packet import FLAG_LETTERS, TCP, UDP, flag_letters
 from pfw.wire.scan import scan
 
@@ -30,6 +31,8 @@ def line(seen) -> str:
             return f"{seen.reply} {at} x{seen.attempts}"
         case Confirmed():
             return f"confirmed {at}" + " by reset" * seen.by_reset
+        case HalfOpen():
+            return f"half open {at}"
         case Ended():
             ways = " by reset" * seen.by_reset + " open" * seen.is_open + " older" * seen.is_older
             return f"ended {at} {seen.sent_packets}/{seen.received_packets}{ways}"
@@ -131,6 +134,48 @@ def test_a_scan_that_leaves_by_reset(dialogue, wire):
     assert dialogue.tell(out.tcp("S"), out.back.tcp("SA"), out.tcp("R")) == [
         BEGAN, f"answered {OUT} x1", f"confirmed {OUT} by reset", f"ended {OUT} 2/1 by reset",
     ]  # fmt: skip
+
+
+def test_who_says_nothing_to_an_answer_has_left_it_half_open(dialogue, wire):
+    out = wire.out
+    assert dialogue.tell(out.tcp("S"), 1, out.tcp("S"), out.back.tcp("SA"), 2, out.back.tcp("SA")) == [
+        BEGAN, f"answered {OUT} x2",
+    ]  # fmt: skip
+    assert dialogue.tell(1, out.back.tcp("SA")) == [f"half open {OUT}"]
+    assert dialogue.tell(30, out.back.tcp("SA"), 1, out.tcp("R")) == [
+        f"confirmed {OUT} by reset", f"ended {OUT} 3/4 by reset",
+    ]  # fmt: skip
+    assert dialogue.end() == []
+
+
+def test_one_that_is_half_open_in_the_end(dialogue, wire):
+    dialogue.tell(wire.out.tcp("S"), wire.out.back.tcp("SA"))
+    assert dialogue.end() == [f"half open {OUT}", f"ended {OUT} 1/1 open"]
+
+
+def test_one_that_is_half_open_is_forgotten_soon(dialogue, wire):
+    dialogue.tell(wire.out.tcp("S"), wire.out.back.tcp("SA"), SILENCE_S)
+    told = dialogue.tell(wire.strangers.udp(), UNANSWERED_S, wire.strangers.udp())
+    assert told[0] == f"half open {OUT}"
+    assert told[-1] == f"ended {OUT} 1/1"
+    assert len(dialogue.watch) == 1
+
+
+def test_where_the_capture_has_no_numbers_nobody_is_half_open(wire):
+    dialogue = Dialogue(wire.noon, numbers=lambda item: None)
+    dialogue.tell(wire.out.tcp("S"), wire.out.back.tcp("SA"), wire.out.tcp("A"), SILENCE_S + 1)
+    assert dialogue.tell(wire.strangers.udp()) == ["began 17 198.51.100.2:40000>443"]
+    assert [each for each in dialogue.end() if each.startswith("half")] == []
+
+
+def test_half_open_ones_make_room_for_others(wire):
+    dialogue = Dialogue(wire.noon, capacity=20)
+    dialogue.tell(wire.out.tcp("S"), wire.out.back.tcp("SA"), wire.out.tcp("A"))
+    for number in range(500):
+        way = wire.Path(f"203.0.{number >> 8}.{number & 255}", wire.here)
+        dialogue.tell(way.tcp("S"), way.back.tcp("SA"), 0.05)
+    assert (len(dialogue.watch), dialogue.watch.refused) == (20, 0)
+    assert dialogue.tell(wire.out.tcp("FA"), wire.out.back.tcp("FA")) == [f"ended {OUT} 3/2"]
 
 
 def test_one_that_is_older_than_the_capture_is_no_stray(dialogue, wire):
@@ -284,7 +329,7 @@ def test_the_protocols_tried_are_bounded_and_forgotten(monkeypatch, dialogue, wi
     assert TRIED_MAX > 8
     many = [wire.Path(wire.here, f"198.51.100.{number}").ip(47, bytes(4)) for number in range(1, 20)]
     assert dialogue.tell(*many).count("tried 47") == 19
-    assert len(dialogue.watch._tried) == 8
+    assert len(dialogue.watch._specials._tried) == 8
     assert "tried 47" in dialogue.tell(many[0])
 
 
@@ -382,11 +427,15 @@ class Twin:
                     self.all.remove(each)
                     break
                 each["last"] = time
-                return told + self.goes_on(each, way, what)
+                was_met = self.met(each)
+                told += self.goes_on(each, way, what)
+                each["met"] = each["met"] if was_met else time
+                return told
         if what not in ("S", "udp", "A", "PA", "FA"):
             return [*told, f"stray 192.0.2.{source}:{source}>{destination} {what}"]
         self.all.append({"ends": ends, "began": time, "last": time, "history": [(">", what)], "over": False,
-                         "told": False, "quiet": False, "older": what not in ("S", "udp"), "first": what})  # fmt: skip
+                         "told": False, "quiet": False, "older": what not in ("S", "udp"), "first": what,
+                         "met": 0.0, "left": False})  # fmt: skip
         if what in ("S", "udp"):
             told.append(f"began {17 if what == 'udp' else 6} 192.0.2.{source}:{source}>{destination}")
         return told
@@ -458,20 +507,32 @@ class Twin:
         others = sum(1 for way, what in each["history"] if way == ">" and what not in ("S", "udp"))
         return [] if others > 2 and not each["ends"][2] else [f"silent {self.name(each)} x{self.attempts(each)}"]
 
+    def half_open(self, each: dict) -> bool:
+        says = {what for way, what in each["history"] if way == ">"}
+        return says == {"S"} and self.met(each) and not each["over"]
+
+    def left(self, each: dict) -> list[str]:
+        if each["left"] or not self.half_open(each):
+            return []
+        each["left"] = True
+        return [f"half open {self.name(each)}"]
+
     def sweep(self, now: float) -> list[str]:
         self.next_sweep = now + 1.0
         told = [text for each in self.all if now - each["began"] >= SILENCE_S for text in self.silence(each)]
+        told += [text for each in self.all if now - each["met"] >= SILENCE_S for text in self.left(each)]
         if now >= self.next_walk:
             self.next_walk = now + 30.0
             for each in list(self.all):
                 patience = (60.0 if each["ends"][2] else 3600.0) if self.met(each) else UNANSWERED_S
+                patience = UNANSWERED_S if self.half_open(each) else patience
                 if now - each["last"] > (OVER_S if each["over"] else patience):
                     told += self.ended(each) if self.met(each) and not each["over"] else []
                     self.all.remove(each)
         return told
 
     def end(self) -> list[str]:
-        told = [text for each in self.all for text in self.silence(each)]
+        told = [text for each in self.all for text in (*self.silence(each), *self.left(each))]
         for each in self.all:
             if self.met(each) and not each["over"]:
                 told += self.ended(each, " open")
@@ -498,10 +559,11 @@ def test_tables_are_bounded_and_agree(steps, capacity):
     for pause, source, destination, what in steps:
         dialogue.tell(pause, frame(source, destination, what))
         assert len(watch) == len(watch._back) <= capacity
-        assert watch._waiting.keys() | watch._spare.keys() <= watch._forth.keys()
-        assert not watch._waiting.keys() & watch._spare.keys()
+        kept = [watch._waiting.keys(), watch._half.keys(), watch._spare.keys()]
+        assert set().union(*kept) <= watch._forth.keys()
+        assert sum(map(len, kept)) == len(set().union(*kept))
     dialogue.end()
-    assert len(watch) == len(watch._back) == len(watch._waiting) == len(watch._spare) == 0
+    assert not any(map(len, (watch, watch._back, watch._waiting, watch._half, watch._spare)))
 
 
 @given(

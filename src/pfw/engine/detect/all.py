@@ -8,6 +8,7 @@ from pfw.engine.detect.arp_scan import ArpScan
 from pfw.engine.detect.arp_spoof import ArpSpoof
 from pfw.engine.detect.beacon import Beacon
 from pfw.engine.detect.brute_force import BruteForce
+from pfw.engine.detect.changed_program import ChangedProgram
 from pfw.engine.detect.datagram_flood import IcmpFlood, UdpFlood
 from pfw.engine.detect.detector import Detector
 from pfw.engine.detect.dga import Dga
@@ -16,6 +17,7 @@ from pfw.engine.detect.fragment_evasion import FragmentEvasion
 from pfw.engine.detect.icmp_tunnel import IcmpTunnel
 from pfw.engine.detect.known_bad import KnownBad
 from pfw.engine.detect.malformed import Malformed
+from pfw.engine.detect.new_listener import NewListener
 from pfw.engine.detect.port_scan import PortScan
 from pfw.engine.detect.reflection import Reflection
 from pfw.engine.detect.rogue_dhcp import RogueDhcp
@@ -27,8 +29,10 @@ from pfw.engine.detect.upload_spike import UploadSpike
 from pfw.model.address import AddressSet
 
 
-def detectors(lists: Mapping[str, AddressSet] | None = None) -> list[Detector]:
-    """`lists` are addresses that are known to be bad, by the names of the lists."""
+def detectors(
+    lists: Mapping[str, AddressSet] | None = None, listeners: Mapping[str, str | None] | None = None
+) -> list[Detector]:
+    """`lists` are addresses that are known to be bad, by the names of the lists, `listeners` those that are known."""
     return [
         PortScan(),
         Sweep(),
@@ -49,5 +53,7 @@ def detectors(lists: Mapping[str, AddressSet] | None = None) -> list[Detector]:
         RogueDhcp(),
         Malformed(),
         FragmentEvasion(),
+        NewListener(listeners),
+        ChangedProgram(),
         *([KnownBad(lists)] if lists else []),
     ]

@@ -1,8 +1,9 @@
 """Beacons: a program that calls at one place at regular times, with connections of regular sizes.
 
-Judged as RITA does, by the symmetry of the intervals and sizes and by how far they lie from their median. Whose
-program it is cannot be told from packets: a page that reloads itself, a mail program, a monitor look the same. So the
-score is below 80 but where both times and sizes are very regular, and the evidence says so.
+Judged as RITA does, by the symmetry of the intervals and sizes and by how far they lie from their median. Where the
+program is known each is judged by itself, whatever address it calls from. A page that reloads itself, a mail program, a
+monitor look the same: so the score is below 80 but where both times and sizes are very regular, and the evidence says
+so.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from pfw.engine.detect.detector import Table
+from pfw.engine.detect.program_names import shown
 from pfw.model.address import format_endpoint
 from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
 from pfw.model.packet import TCP, UDP, protocol_name
@@ -45,13 +47,14 @@ _GROWTH = 2
 _SCORE_MIN, _SCORE_USUAL, _SCORE_MAX = 50, 79, 85
 
 _Number = TypeVar("_Number", int, float)
-_Key = tuple[bytes, bytes, int, int]
+_Key = tuple[bytes | str, bytes, int, int]
+"""The program, or the source where that is not known; destination, protocol and port."""
 
 
 class _Peer:
-    """The latest connections: when they began and what they sent."""
+    """The latest connections: when they began and what they sent. `source` is that of the last one."""
 
-    __slots__ = ("changed", "count", "last_source_port", "sent", "started", "told_count", "told_score")
+    __slots__ = ("changed", "count", "last_source_port", "sent", "source", "started", "told_count", "told_score")
 
     def __init__(self) -> None:
         self.started: list[float] = []
@@ -59,6 +62,7 @@ class _Peer:
         self.count = 0
         self.changed = False
         self.last_source_port: int | None = None
+        self.source = b""
         self.told_count = self.told_score = 0
 
 
@@ -69,7 +73,7 @@ class Beacon:
     wants: tuple[type, ...] = (Met, Confirmed, Ended)
 
     def __init__(self, capacity: int = PEERS_MAX) -> None:
-        self._peers: Table[_Key, _Peer] = Table(capacity, KEEP_S, _Peer)
+        self._peers: Table[_Key, _Peer] = Table(capacity, KEEP_S, _Peer, may_go=lambda peer: peer.count <= 1)
 
     @property
     def refused(self) -> int:
@@ -81,9 +85,10 @@ class Beacon:
             return ()
         if _is_many(began.destination) or began.source_port in PORTS_EXEMPT:
             return ()
-        key = began.source, began.destination, began.protocol, began.port
+        key = began.program or began.source, began.destination, began.protocol, began.port
         if isinstance(seen, Ended):
-            known = self._peers.peek(key)
+            # The program may have become known, or been forgotten, in between.
+            known = self._peers.peek(key) or self._peers.peek((began.source, *key[1:]))
             if known is not None:
                 _append(known.sent, seen.sent_bytes)
                 known.changed = True
@@ -124,6 +129,7 @@ def _call(peer: _Peer, began: Began) -> None:
     if began.protocol == UDP and began.source_port == peer.last_source_port:
         return  # A pause in one conversation: a tunnel or a game that keeps its ports open.
     peer.last_source_port = began.source_port
+    peer.source = began.source
     if peer.started and began.time - peer.started[-1] < BURST_S:
         return
     _append(peer.started, began.time)
@@ -144,8 +150,8 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     peer.told_count, peer.told_score = peer.count, max(peer.told_score, score)
     return [
         Alert(
-            kind=Kind.BEACON, source=key[0], target=key[1], first=started[0], last=started[-1], score=score,
-            evidence=_evidence(key, peer.count, intervals, sizes),
+            kind=Kind.BEACON, source=peer.source, target=key[1], first=started[0], last=started[-1], score=score,
+            evidence=_evidence(key, peer.count, intervals, sizes), program=_program(key),
         )
     ]  # fmt: skip
 
@@ -164,13 +170,19 @@ def _score(intervals: Sequence[float], sizes: Sequence[float]) -> int:
 
 
 def _evidence(key: _Key, count: int, intervals: Sequence[float], sizes: Sequence[float]) -> str:
+    program = _program(key)
+    who = "" if program is None else f"{shown(program)} "
+    rest = "one that polls does so, too" if program else "without the program it cannot be told from one that polls"
     where = f"{protocol_name(key[2])} {format_endpoint(key[1], key[3])}"
     interval_s, size = _median(intervals), _median(sizes)
     return (
-        f"called {count} times at {where}, every {interval_s:.1f} s (give or take {_deviation(intervals):.1f} s), "
-        f"sending {size:.0f} bytes (give or take {_deviation(sizes):.0f}); without the program it cannot be told from "
-        "one that polls"
+        f"{who}called {count} times at {where}, every {interval_s:.1f} s (give or take {_deviation(intervals):.1f} s), "
+        f"sending {size:.0f} bytes (give or take {_deviation(sizes):.0f}); {rest}"
     )
+
+
+def _program(key: _Key) -> str | None:
+    return key[0] if isinstance(key[0], str) else None
 
 
 def nearness(values: Sequence[float]) -> float:

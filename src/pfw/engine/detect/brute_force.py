@@ -2,8 +2,8 @@
 
 Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where no
 more is known than connections, many short ones in quick succession that carried as much as a failed login does, all
-about the same. A session in which more was done, or for FTP a file sent, was a login that succeeded: the buckets are
-emptied.
+about the same. A service that says that somebody got in, a session in which more was done, or for FTP a file sent, was
+a login that succeeded: the buckets are emptied. Many names without a password each count as failed logins, too.
 
 Probes that only look whether a port is open do not count. Those that read the greeting carry less than a login and
 count apart, since it takes many more of them. All that count had a conversation with the service, which nobody has
@@ -21,7 +21,7 @@ from msgspec import Struct
 from pfw.engine.detect.contacts import lasted
 from pfw.engine.detect.detector import Table
 from pfw.model.address import format_address
-from pfw.model.observation import Alert, Confirmed, Ended, Kind, LoginFailed
+from pfw.model.observation import Alert, Confirmed, Ended, Kind, LoginFailed, LoginSucceeded
 from pfw.model.packet import TCP
 
 BURST, BURST_LEAK_S = 5, 10.0
@@ -155,7 +155,7 @@ class _Tries:
 
 
 class BruteForce:
-    wants: tuple[type, ...] = (Ended, LoginFailed, Confirmed)
+    wants: tuple[type, ...] = (Ended, LoginFailed, LoginSucceeded, Confirmed)
 
     def __init__(self, sources_max: int = SOURCES_MAX) -> None:
         self._sessions: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
@@ -166,12 +166,14 @@ class BruteForce:
     def refused(self) -> int:
         return self._sessions.refused + self._thin.refused + self._logins.refused
 
-    def observe(self, seen: Ended | LoginFailed | Confirmed) -> Iterable[Alert]:
+    def observe(self, seen: Ended | LoginFailed | LoginSucceeded | Confirmed) -> Iterable[Alert]:
         match seen:
             case Ended():
                 return self._ended(seen)
             case LoginFailed():
                 return self._failed(seen)
+            case LoginSucceeded():
+                self._succeeded(seen)
             case Confirmed():
                 self._transferred(seen)
         return ()
@@ -220,6 +222,13 @@ class BruteForce:
             _remember(tries.users, seen.user)
         if tries.add(seen.time, burst=BURST, is_slow=True):
             yield _of_logins(seen.source, seen.service, tries)
+
+    def _succeeded(self, seen: LoginSucceeded) -> None:
+        self._logins.drop((seen.source, seen.service))
+        for port, login in LOGINS.items():
+            if login.name == seen.service:
+                self._sessions.drop((seen.source, port))
+                self._thin.drop((seen.source, port))
 
     def _transferred(self, seen: Confirmed) -> None:
         """FTP sends files and listings through connections of their own: whoever has one is logged in."""

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from pfw.engine.detect.contacts import is_for_many, lasted
 from pfw.engine.detect.detector import Table
-from pfw.engine.detect.flood import Flood, Window
+from pfw.engine.detect.flood import Flood, Window, floods
 from pfw.engine.detect.reflection import is_answer
 from pfw.model.address import format_address, format_endpoint
 from pfw.model.observation import Alert, Began, Busy, Confirmed, EchoSeen, Kind, Met, Reply
@@ -63,7 +63,7 @@ def _alert(kind: Kind, destination: bytes, flood: Flood) -> Alert:
         first=flood.first,
         last=flood.last,
         score=85 if sure else 60,
-        evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, up to {flood.most} a second",
+        evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, {flood.pace()}",
     )
 
 
@@ -71,7 +71,7 @@ class UdpFlood:
     wants: tuple[type, ...] = (Began, Met, Confirmed, Busy)
 
     def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
-        self._floods: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
+        self._floods: Table[bytes, Flood] = floods(destinations_max, DESTINATIONS_S)
         self._friends: Table[frozenset[bytes], bool] = Table(FRIENDS_MAX, FRIENDS_S, bool)
         self._unwanted: Table[tuple[bytes, bytes, int | None], bool] = Table(FRIENDS_MAX, FRIENDS_S, bool)
 
@@ -106,10 +106,9 @@ class UdpFlood:
         if flood.is_due_at(seen.time, self._judged, seen.destination):
             yield _alert(Kind.UDP_FLOOD, seen.destination, flood)
         window = flood.at(seen.time)
-        window.total.begun += 1
-        window.port(seen.port).begun += 1
-        window.size_bytes += seen.size_bytes
-        window.add_source(seen.source)
+        window.begin(seen.port, seen.stands_for, skipped=seen.stands_for - 1, is_one_port=not seen.stands_for_host)
+        window.size_bytes += seen.size_bytes * seen.stands_for
+        window.add_source(seen.source, seen.stands_for)
 
     def _busy(self, seen: Busy) -> Iterator[Alert]:
         began = seen.began
@@ -143,8 +142,8 @@ class UdpFlood:
         flood = self._floods.peek(began.destination)
         window = None if flood is None else flood.of(began.time)
         if window is not None:
-            window.total.answered += 1
-            window.port(began.port).answered += 1
+            window.total.answered += began.stands_for
+            window.port(began.port).answered += 1 if began.stands_for_host else began.stands_for
 
     def _befriend(self, began: Began, now: float) -> None:
         self._friends.get(frozenset((began.source, began.destination)), now)
@@ -201,7 +200,7 @@ class IcmpFlood:
     wants: tuple[type, ...] = (Began, Busy, EchoSeen)
 
     def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
-        self._floods: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
+        self._floods: Table[bytes, Flood] = floods(destinations_max, DESTINATIONS_S)
         self._payloads: Table[tuple[bytes, bytes], _Payload] = Table(destinations_max, DESTINATIONS_S, _Payload)
 
     @property
@@ -225,7 +224,7 @@ class IcmpFlood:
                 yield _alert(Kind.ICMP_FLOOD, destination, flood)
 
     def _counted(self, began: Began, seen: Began | Busy) -> Iterator[Alert]:
-        packets = 1 if isinstance(seen, Began) else self._too_many(seen)
+        packets = seen.stands_for if isinstance(seen, Began) else self._too_many(seen)
         flood = self._floods.get(began.destination, seen.time) if packets else None
         if flood is None:
             return
@@ -234,7 +233,8 @@ class IcmpFlood:
         window = flood.at(seen.time)
         window.add_source(began.source, packets)
         if isinstance(seen, Began):
-            window.total.begun += 1
+            window.total.begun += packets
+            window.skipped += packets - 1
         else:
             window.streamed += packets
 

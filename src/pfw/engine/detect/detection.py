@@ -1,4 +1,4 @@
-"""All detectors at work: who is told what, and one alert a source and kind with growing silence."""
+"""All detectors at work: who is told what, and one alert a source, kind and program with growing silence."""
 
 from __future__ import annotations
 
@@ -11,18 +11,31 @@ from pfw.model.observation import Alert, Kind, Observation
 
 FOLDED_MAX = 10_000
 """Sources and kinds that were told of; further ones are told of each time, but the oldest makes room."""
-_PERIOD_S = 60.0
+AGAIN_S = 3600.0
+"""What begins again after an hour is another occasion."""
+PERIOD_S = 60.0
 _SILENCE_FACTOR = 10
+_MARKS = (50, 80)
+"""Worth a look, and almost certainly so: what is done about an alert depends on it."""
 
-_Name = tuple[Kind, bytes | None, bytes | None]
+_Name = tuple[Kind, bytes | None, bytes | None, str | None, str | None]
 
 
 class Detection:
     """Give it observations in the order of time. `alerts` holds the latest state of each alert; `observe` returns those
-    that are to be told now: the first of its source and kind, then the tenth, the hundredth …"""
+    that are to be told now: the first of its source and kind, then the tenth, the hundredth …, the first again after
+    AGAIN_S without any, and one by which it becomes grave, or by which somebody more could be banned. `quiet` gets
+    those that are not told. Every `period_s` detectors are asked what follows from nothing more having come."""
 
-    def __init__(self, detectors: Sequence[Detector]) -> None:
+    def __init__(
+        self,
+        detectors: Sequence[Detector],
+        quiet: Callable[[Alert], None] | None = None,
+        period_s: float = PERIOD_S,
+    ) -> None:
         self._detectors = detectors
+        self._period_s = period_s
+        self._quiet = quiet
         self._by_type: dict[type, list[Callable[[Observation], Iterable[Alert]]]] = {}
         for each in detectors:
             for kind in each.wants:
@@ -41,37 +54,51 @@ class Detection:
         return sum(each.refused for each in self._detectors)
 
     def observe(self, seen: Observation) -> list[Alert]:
-        told: list[Alert] = []
-        if seen.time >= self._next_period:
-            if self._next_period:
-                told += self.end(seen.time)
-            self._next_period = seen.time + _PERIOD_S
+        told = self.due(seen.time) if seen.time >= self._next_period else []
         for observe in self._by_type.get(type(seen), ()):
             for alert in observe(seen):
                 told += self._fold(alert)
         return told
+
+    def due(self, now: float) -> list[Alert]:
+        """What follows from a while having passed, where it has; for when nothing is observed."""
+        if now < self._next_period:
+            return []
+        began, self._next_period = self._next_period, now + self._period_s
+        return self.end(now) if began else []
 
     def end(self, now: float) -> list[Alert]:
         """Nothing more comes, or a while has passed."""
         return [told for each in self._detectors for alert in each.end(now) for told in self._fold(alert)]
 
     def _fold(self, alert: Alert) -> list[Alert]:
-        name = alert.kind, alert.source, None if alert.source is not None else alert.target
+        target = None if alert.source is not None else alert.target
+        name = alert.kind, alert.source, target, alert.program, alert.about
         before = self._alerts.pop(name, None)
-        if before is not None:
-            alert = _joined(before, alert)
-        self._alerts[name] = alert
-        count = self._counts[name] = self._counts.get(name, 0) + 1
+        self._alerts[name] = alert if before is None else _joined(before, alert)
+        if before is None or alert.last - before.last > AGAIN_S:
+            self._counts[name] = 0
+        else:
+            alert = self._alerts[name]
+        count = self._counts[name] = self._counts[name] + 1
         if len(self._alerts) > FOLDED_MAX:
             oldest = next(iter(self._alerts))
             del self._alerts[oldest], self._counts[oldest]
-        return [alert] if _is_power(count) else []
+        if _is_power(count) or (before is not None and _is_graver(before, alert)):
+            return [alert]
+        if self._quiet is not None:
+            self._quiet(alert)
+        return []
 
 
 def _is_power(count: int) -> bool:
     while count % _SILENCE_FACTOR == 0:
         count //= _SILENCE_FACTOR
     return count == 1
+
+
+def _is_graver(before: Alert, after: Alert) -> bool:
+    return len(after.ban) > len(before.ban) or any(before.score < mark <= after.score for mark in _MARKS)
 
 
 def _joined(before: Alert, after: Alert) -> Alert:

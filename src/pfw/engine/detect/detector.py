@@ -2,13 +2,15 @@
 
 A detector is told of the kinds of observations that it names in `wants`, in the order of time, and returns alerts: for
 each source and target as often as it likes, what is too much is folded (`detection.py`). It keeps no more than stated
-bounds: a full table refuses newcomers and counts them, since who forges sources could otherwise push out all others.
+bounds: a full table refuses newcomers and counts them, since who forges sources could otherwise push out all others;
+where most of what it holds says nothing yet, that makes room instead.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from pfw.model.observation import Alert
@@ -33,11 +35,21 @@ class Detector(Protocol):
         """What can be said now that nothing more comes, or that a while has passed (called once a minute, too)."""
 
 
-class Table(Generic[Key, Value]):
-    """At most `capacity` values, made by `make` when first asked for; those unused for `keep_s` make room."""
+_LOOKED_AT = 8
 
-    def __init__(self, capacity: int, keep_s: float, make: Callable[[], Value]) -> None:
-        self.refused = 0
+
+class Table(Generic[Key, Value]):
+    """At most `capacity` values, made by `make` when first asked for; those unused for `keep_s` make room.
+
+    With `may_go` those of which that is true do so sooner, if they are among the few that were used longest ago;
+    `let_go` counts them. What is worth keeping must not be of them.
+    """
+
+    def __init__(
+        self, capacity: int, keep_s: float, make: Callable[[], Value], may_go: Callable[[Value], bool] | None = None
+    ) -> None:
+        self.refused = self.let_go = 0
+        self._may_go = may_go
         self._capacity = capacity
         self._keep_s = keep_s
         self._make = make
@@ -69,8 +81,11 @@ class Table(Generic[Key, Value]):
         return len(self._held)
 
     def _make_room(self, now: float) -> bool:
-        oldest = next(iter(self._held))
-        if now - self._held[oldest][0] <= self._keep_s:
-            return False
-        del self._held[oldest]
-        return True
+        for key, (used, value) in islice(self._held.items(), 1 if self._may_go is None else _LOOKED_AT):
+            is_early = now - used <= self._keep_s
+            if is_early and (self._may_go is None or not self._may_go(value)):
+                continue
+            self.let_go += is_early
+            del self._held[key]
+            return True
+        return False

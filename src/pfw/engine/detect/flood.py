@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
+from pfw.engine.detect.detector import Key, Table
 from pfw.model.address import format_address
 
 WINDOW_S = 1.0
@@ -35,16 +36,16 @@ class Counts:
 
 class Window:
     """What came to one destination within WINDOW_S. `total` counts for all ports; `streamed` are packets of connections
-    that nobody ever answered, `unwanted` those of them that go to a closed port."""
+    that nobody ever answered, `unwanted` those of them that go to a closed port, `skipped` what was counted only."""
 
-    __slots__ = ("last", "ports", "size_bytes", "sources", "start", "streamed", "total", "unwanted")
+    __slots__ = ("last", "ports", "size_bytes", "skipped", "sources", "start", "streamed", "total", "unwanted")
 
     def __init__(self, start: float) -> None:
         self.start = self.last = start
         self.total = Counts()
         self.ports: dict[int, Counts] = {}
         self.sources: dict[bytes, int] = {}
-        self.size_bytes = self.streamed = self.unwanted = 0
+        self.size_bytes = self.skipped = self.streamed = self.unwanted = 0
 
     @property
     def packets(self) -> int:
@@ -52,7 +53,12 @@ class Window:
 
     @property
     def has_many_sources(self) -> bool:
-        return len(self.sources) >= COUNTED_MAX
+        return self.estimated(len(self.sources)) >= COUNTED_MAX
+
+    def estimated(self, counted: int) -> float:
+        """How many there are of what was counted among those packets that were looked at, if they all differ."""
+        looked_at = max(1, self.packets - self.skipped)
+        return counted * self.packets / looked_at if counted * 2 >= looked_at else counted
 
     def port(self, port: int | None) -> Counts:
         number = _REST if port is None else port
@@ -72,12 +78,21 @@ class Window:
         if source in self.sources or len(self.sources) < COUNTED_MAX:
             self.sources[source] = self.sources.get(source, 0) + packets
 
+    def begin(self, port: int | None, packets: int, *, skipped: int = 0, is_one_port: bool = True) -> Counts:
+        """So many began, `skipped` of them only counted, and to another port each unless it `is_one_port`."""
+        self.total.begun += packets
+        self.skipped += skipped
+        counts = self.port(port)
+        counts.begun += packets if is_one_port else packets - skipped
+        return counts
+
     def take(self, other: Window) -> None:
         """Add what another window has, without its ports."""
         self.last = max(self.last, other.last)
         self.total.begun += other.total.begun
         self.total.answered += other.total.answered
         self.total.refused += other.total.refused
+        self.skipped += other.skipped
         for source, packets in other.sources.items():
             self.add_source(source, packets)
 
@@ -91,8 +106,8 @@ class Flood:
     """One destination: the windows that are not judged yet, and the flood that they are part of. `tried` counts what
     may as well be a scan, `slow` is the long window of what is too little for one second."""
 
-    __slots__ = ("_told", "first", "last", "most", "packets", "seconds", "slow", "source", "sources", "tried", "what",
-                 "windows")  # fmt: skip
+    __slots__ = ("_told", "first", "last", "most", "packets", "seconds", "skipped", "slow", "source", "sources",
+                 "tried", "what", "windows")  # fmt: skip
 
     def __init__(self) -> None:
         self.windows: deque[Window] = deque()
@@ -102,7 +117,7 @@ class Flood:
 
     def _restart(self, first: float) -> None:
         self.first = self.last = first
-        self.packets = self.seconds = self.most = self.tried = 0
+        self.packets = self.seconds = self.most = self.tried = self.skipped = 0
         self._told = 0
         self.source: bytes | None = None
         self.sources = 0
@@ -147,10 +162,16 @@ class Flood:
         self.sources = max(self.sources, len(window.sources))
         self.first, self.last = min(self.first, window.start), max(self.last, window.last)
         self.packets += packets
+        self.skipped += window.skipped
         lasting_s = max(WINDOW_S, window.last - window.start)
         self.most = max(self.most, round(packets / lasting_s))
         self.seconds += round(lasting_s)
         self.what = what
+
+    @property
+    def is_quiet(self) -> bool:
+        """Nothing of it was a flood so far. What is busy was used last, and so is not asked."""
+        return not self.seconds
 
     def is_due_at(self, now: float, judge: Callable[..., None], *whom: object) -> bool:
         """Have the windows judged that can be, by `judge(*whom, flood, window)`; whether it is to be told of."""
@@ -175,8 +196,18 @@ class Flood:
         self._told = self.packets
         return True
 
+    def pace(self) -> str:
+        """How fast it came at most, and how much of it was only counted, for sentences."""
+        skipped = f" ({self.skipped} of them only counted)" if self.skipped else ""
+        return f"up to {self.most} a second{skipped}"
+
     def whence(self) -> str:
         """From how many, for sentences."""
         if self.source is not None:
             return f"from {format_address(self.source)}"
         return f"from {COUNTED_MAX} or more sources" if self.sources >= COUNTED_MAX else f"from {self.sources} sources"
+
+
+def floods(destinations_max: int, keep_s: float) -> Table[Key, Flood]:
+    """A table of destinations, in which those that nobody floods make room."""
+    return Table(destinations_max, keep_s, Flood, lambda flood: flood.is_quiet)

@@ -32,11 +32,15 @@ class KnownBad:
 
     def __init__(self, lists: Mapping[str, AddressSet] | None = None, alerted_max: int = ALERTED_MAX) -> None:
         self.refused = 0
-        self._lists = {name: each.without(PRIVATE) for name, each in (lists or {}).items()}
-        # One look-up for all that are on none.
-        self._any = AddressSet().union(*self._lists.values())
         self._alerted: dict[bytes, bool] = {}
         self._alerted_max = alerted_max
+        self.use(lists or {})
+
+    def use(self, lists: Mapping[str, AddressSet]) -> None:
+        """From now on other lists, by their names."""
+        self._lists = {name: each.without(PRIVATE) for name, each in lists.items()}
+        # One look-up for all that are on none.
+        self._any = AddressSet().union(*self._lists.values())
 
     def observe(self, seen: Began | Confirmed) -> Iterable[Alert]:
         began = seen if isinstance(seen, Began) else seen.began

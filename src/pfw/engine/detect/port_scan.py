@@ -10,21 +10,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from pfw.engine.detect.contacts import (
-    SERVICE_BELOW,
-    Handshakes,
-    Numbers,
-    Pace,
-    Suspects,
-    Walk,
-    counted,
-    is_for_many,
-    lasted,
-)
+from pfw.engine.detect.contacts import SERVICE_BELOW, Pace, Suspects, Walk, counted, is_for_many, lasted
 from pfw.engine.detect.detector import Table
+from pfw.engine.detect.numbers import Numbers
+from pfw.engine.detect.proof import Company, Handshakes, are_proof, is_alone, is_by_reset
 from pfw.model.address import format_address
-from pfw.model.observation import Alert, Confirmed, Ended, Kind, Met, ProtocolTried, Reply
-from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, UDP, protocol_name
+from pfw.model.observation import Alert, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
+from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
 
 PAIRS_MAX = 4_096
 PAIRS_S = 4 * 3600.0
@@ -42,9 +34,12 @@ TOGETHER_S = 5.0
 TOGETHER_SOURCES = 3
 """So many sources that begin to scan one host within this time are decoys (`nmap -D`), or one scan of many."""
 HELD_S = 2.0
-"""So long a first alert waits for others like it."""
+"""So long a first alert waits for others like it. One whose source has proved itself does not wait: decoys send along
+with each probe, and would be known."""
 SPREAD_PORTS, SPREAD_SOURCES, SPREAD_S = 20, 5, 600.0
 """Ports of one host that several sources tried, each more than one and too few to be noticed."""
+SPREAD_PER_S = 50
+"""More ports a second are a flood to ports at random."""
 TARGETS_MAX = 1_024
 SOURCES_MAX = 64
 SPEAKING_MAX = 8_192
@@ -56,6 +51,7 @@ SLOW_PROTOCOLS = 10
 _PROTOCOL_PAIRS_MAX = 4_096
 
 _NO_FAILURE = (Reply.ANSWERED, Reply.EXPIRED)
+_Try = Met | Confirmed | HalfOpen
 _Pair = tuple[bytes, bytes, int]
 """Source, destination, protocol."""
 
@@ -63,19 +59,21 @@ _Pair = tuple[bytes, bytes, int]
 class _Scan:
     """What one source tried of another host with one protocol."""
 
-    __slots__ = ("first", "last", "left", "next_alert", "pace", "ports", "refused", "reset", "silent", "told",
-                 "triggered", "walk")  # fmt: skip
+    __slots__ = ("first", "half_open", "is_proved", "last", "left", "next_alert", "pace", "ports", "proofs", "refused",
+                 "reset", "silent", "told", "triggered", "walk")  # fmt: skip
 
     def __init__(self) -> None:
         self.ports = Numbers()
         self.pace = Pace(SLOW_PORTS)
         self.walk = Walk()
         self.first = self.last = 0.0
-        self.refused = self.silent = self.reset = self.left = 0
+        self.refused = self.silent = self.reset = self.half_open = self.left = 0
+        self.proofs = 0
+        self.is_proved = False
         self.triggered: float | None = None
         self.next_alert = self.told = 0
 
-    def add(self, seen: Met | Confirmed | Ended, *, speaks: bool) -> bool:
+    def add(self, seen: _Try | Ended, *, speaks: bool) -> bool:
         """Whether the port is a new one. `speaks` tells that the other end is known to say something at times."""
         began = seen.began
         if not self.ports.add(began.port or 0):
@@ -87,6 +85,9 @@ class _Scan:
             self.left += 1
         elif isinstance(seen, Confirmed):
             self.reset += 1
+            self.proofs += is_by_reset(seen)
+        elif isinstance(seen, HalfOpen):
+            self.half_open += 1
         elif seen.reply is Reply.SILENT:
             self.silent += 1
             if speaks:
@@ -141,10 +142,11 @@ class _Protocols:
 
 
 class PortScan:
-    wants: tuple[type, ...] = (Met, Confirmed, Ended, ProtocolTried)
+    wants: tuple[type, ...] = (Met, Confirmed, HalfOpen, Ended, ProtocolTried)
 
     def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
-        self._scans: Suspects[_Pair, _Scan, Met | Confirmed] = Suspects(pairs_max, PAIRS_S, _Scan)
+        self._scans: Suspects[_Pair, _Scan, _Try] = Suspects(pairs_max, PAIRS_S, _Scan)
+        self._company = Company()
         self._targets: Table[bytes, _Target] = Table(TARGETS_MAX, SPREAD_S, _Target)
         self._protocols: Table[tuple[bytes, bytes], _Protocols] = Table(_PROTOCOL_PAIRS_MAX, PAIRS_S, _Protocols)
         self._held: deque[_Pair] = deque()
@@ -156,9 +158,22 @@ class PortScan:
     def refused(self) -> int:
         return self._scans.refused + self._targets.refused + self._protocols.refused
 
-    def observe(self, seen: Met | Confirmed | Ended | ProtocolTried) -> Iterable[Alert]:
+    def observe(self, seen: _Try | Ended | ProtocolTried) -> Iterable[Alert]:
         if isinstance(seen, ProtocolTried):
             return list(self._protocol(seen))
+        due = list(self._release(seen.time)) if self._held else ()
+        return (*due, *self._connection(seen)) if due else self._connection(seen)
+
+    def end(self, now: float) -> Iterable[Alert]:
+        """What was held back, and how far those have come that were told of."""
+        alerts = list(self._release(now, everything=True))
+        for pair, scan in self._scans.values():
+            if 0 < scan.told < scan.ports.count or self._is_news(pair, scan):
+                alerts += self._tell(pair, scan)
+        alerts += [_protocols_alert(ends, tried) for ends, tried in self._protocols.items() if tried.is_news]
+        return alerts
+
+    def _connection(self, seen: _Try | Ended) -> Iterable[Alert]:
         began = seen.began
         if began.port is None or began.protocol not in PORT_PROTOCOLS or is_for_many(began.destination):
             return ()
@@ -176,30 +191,24 @@ class PortScan:
             return ()
         return list(self._tried(pair, seen))
 
-    def end(self, now: float) -> Iterable[Alert]:
-        """What was held back, and how far those have come that were told of."""
-        alerts = list(self._release(now, everything=True))
-        for pair, scan in self._scans.values():
-            if scan.told and scan.ports.count > scan.told:
-                alerts += self._tell(pair, scan)
-        alerts += [_protocols_alert(ends, tried) for ends, tried in self._protocols.items() if tried.is_news]
-        return alerts
-
-    def _tried(self, pair: _Pair, seen: Met | Confirmed) -> Iterator[Alert]:
-        yield from self._release(seen.time)
+    def _tried(self, pair: _Pair, seen: _Try) -> Iterator[Alert]:
         taken = self._scans.take(pair, seen.began.port, seen)
         if taken is None:
             return
         scan, successes, tries = taken
+        self._company.joined(pair[1], pair[0], seen.time)
         for _ in range(min(successes, WALK_PORTS)):
             scan.walk.succeeded()
         speaks = pair[1] in self._speaking
         new = [scan.add(each, speaks=speaks) for each in tries]
         if not any(new):
             return
+        has_grown = scan.told > 0 and scan.ports.count >= scan.next_alert
         if scan.triggered is None and scan.is_scan(pair[2]):
             self._found(pair, scan, seen.time)
-        elif scan.told and scan.ports.count >= scan.next_alert:
+            if self._is_proved(pair, scan):
+                yield from self._tell(pair, scan)
+        elif has_grown or (isinstance(seen, Confirmed) and self._is_news(pair, scan)):
             yield from self._tell(pair, scan)
         elif scan.triggered is None and speaks:
             yield from self._spread(pair, tries, seen.time)
@@ -220,7 +229,7 @@ class PortScan:
             if scan is not None and 0 <= since < HELD_S and not everything:
                 return
             pair = self._held.popleft()
-            if scan is not None:
+            if scan is not None and not scan.told:
                 yield from self._tell(pair, scan)
 
     def _welcome(self, pair: _Pair, seen: Confirmed) -> None:
@@ -235,9 +244,8 @@ class PortScan:
         scan = self._scans.known(pair)
         if scan is None:
             return ()
-        before = scan.told and self._handshakes.left(pair[0], pair[1])
         scan.add(seen, speaks=True)
-        return self._tell(pair, scan) if before == 1 else ()
+        return self._tell(pair, scan) if scan.triggered is not None and not scan.is_proved else ()
 
     def _speaks(self, address: bytes) -> None:
         self._speaking.pop(address, None)
@@ -249,11 +257,11 @@ class PortScan:
         source, destination, protocol = pair
         count = scan.told = scan.ports.count
         scan.next_alert = 2 * count
-        proved = self._handshakes.left(source, destination) > 0
+        is_left = self._is_left(pair)
         tried = f"{count} {protocol_name(protocol)} ports of {format_address(destination)} in "
         tried += lasted(scan.first, scan.last)
         text = f"tried {tried}, {_results(scan)}"
-        others = 1 if proved else self._together(destination, scan)
+        others = 1 if is_left else self._together(destination, scan)
         if others >= TOGETHER_SOURCES:
             target = self._targets.peek(destination)
             # One of them is told of, until there is twice as much to say.
@@ -262,6 +270,7 @@ class PortScan:
             if target is not None:
                 target.next_together = 2 * others * count
             text = f"{others} sources at once tried the same host, one alone {tried}: most may be forged (decoys)"
+        scan.is_proved = self._is_proved(pair, scan)
         return (
             Alert(
                 kind=Kind.PORT_SCAN,
@@ -271,9 +280,29 @@ class PortScan:
                 last=scan.last,
                 score=min(95, (30 if protocol == UDP else 40) + 4 * count),
                 evidence=text,
-                ban=(source,) if proved else (),
+                ban=(source,) if scan.is_proved else (),
             ),
         )
+
+    def _is_news(self, pair: _Pair, scan: _Scan) -> bool:
+        """Whether the source has proved itself since it was told of."""
+        return scan.triggered is not None and not scan.is_proved and self._is_proved(pair, scan)
+
+    def _is_left(self, pair: _Pair) -> bool:
+        return pair[2] == TCP and self._handshakes.left(pair[0], pair[1]) > 0
+
+    def _is_proved(self, pair: _Pair, scan: _Scan) -> bool:
+        """Whether the source acknowledged an answer, or resets are proof enough (`proof.py`)."""
+        source, destination, protocol = pair
+        if self._is_left(pair):
+            return True
+        if not are_proof(scan.proofs, scan.ports.count) or self._together(destination, scan) >= TOGETHER_SOURCES:
+            return False
+        others = self._company.others(destination, source)
+        if others is None:
+            return False
+        scans = (self._scans.known((other, destination, protocol)) for other in others)
+        return is_alone(scan, scan.ports.count, scans, lambda one, other: one.ports.shared(other.ports))
 
     def _together(self, destination: bytes, scan: _Scan) -> int:
         """How many sources were found out at the same time."""
@@ -282,7 +311,7 @@ class PortScan:
             return 1
         return sum(abs(scan.triggered - each) <= TOGETHER_S for each in target.found.values())
 
-    def _spread(self, pair: _Pair, tries: Iterable[Met | Confirmed], now: float) -> Iterator[Alert]:
+    def _spread(self, pair: _Pair, tries: Iterable[_Try], now: float) -> Iterator[Alert]:
         target = self._targets.get(pair[1], now)
         if target is None or target.found:
             return
@@ -294,7 +323,8 @@ class PortScan:
         for each in tries:
             target.ports.add(each.began.port or 0)
         count = target.ports.count
-        if count >= target.next_spread and len(target.few) >= SPREAD_SOURCES:
+        is_fast = count > SPREAD_PER_S * abs(now - target.first)
+        if count >= target.next_spread and len(target.few) >= SPREAD_SOURCES and not is_fast:
             target.next_spread = 2 * count
             text = f"{len(target.few)} sources tried {count} ports of {format_address(pair[1])} in "
             text += f"{lasted(target.first, now)}, each a few, none was let in"
@@ -321,7 +351,7 @@ def _protocols_alert(ends: tuple[bytes, bytes], found: _Protocols) -> Alert:
                  score=min(95, 45 + 5 * count), evidence=text)  # fmt: skip
 
 
-def _says_nothing(seen: Met | Confirmed) -> bool:
+def _says_nothing(seen: _Try) -> bool:
     """UDP that may be an answer, or goes where silence is no sign."""
     began = seen.began
     port, source_port = began.port or 0, began.source_port or 0
@@ -333,5 +363,6 @@ def _results(scan: _Scan) -> str:
         (scan.refused, "refused"),
         (scan.silent, "without an answer"),
         (scan.reset, "half open and reset"),
+        (scan.half_open, "half open and then nothing"),
         (scan.left, "opened and left without a word"),
     )

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from pfw.engine.detect.contacts import is_for_many, lasted
 from pfw.engine.detect.detector import Table
-from pfw.engine.detect.flood import Flood, Window
+from pfw.engine.detect.flood import Flood, Window, floods
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Began, Busy, Kind, Met, Reply, Stray
 from pfw.model.packet import ACK, RST, SYN, UDP
@@ -62,10 +62,10 @@ class Reflection:
     wants: tuple[type, ...] = (Began, Met, Busy, Stray)
 
     def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
-        self._floods: Table[tuple[bytes, int], Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
-        self._syn_acks: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
-        self._repeated: Table[_Ends, _Repeated] = Table(PAIRS_MAX, PAIRS_S, _Repeated)
-        self._searches: Table[tuple[bytes, int], bool] = Table(destinations_max, SEARCHES_S, bool)
+        self._floods: Table[tuple[bytes, int], Flood] = floods(destinations_max, DESTINATIONS_S)
+        self._syn_acks: Table[bytes, Flood] = floods(destinations_max, DESTINATIONS_S)
+        self._repeated: Table[_Ends, _Repeated] = Table(PAIRS_MAX, PAIRS_S, _Repeated, lambda each: each.count == 1)
+        self._searches: Table[tuple[bytes, int], bool] = Table(destinations_max, SEARCHES_S, bool, lambda _: True)
 
     @property
     def refused(self) -> int:
@@ -76,7 +76,7 @@ class Reflection:
             case Stray():
                 return self._stray(seen)
             case Began():
-                return self._answers(seen, seen.time, 1, seen.size_bytes)
+                return self._answers(seen, seen.time, 1, seen.size_bytes * seen.stands_for)
             case Busy():
                 if not seen.is_answered:
                     return self._answers(seen.began, seen.time, seen.sent_packets, seen.sent_bytes)
@@ -109,7 +109,8 @@ class Reflection:
             yield _alert(began.destination, flood)
         window = flood.at(time)
         if packets == 1:
-            window.total.begun += 1
+            window.total.begun += began.stands_for
+            window.skipped += began.stands_for - 1
         else:
             window.streamed += packets
         window.size_bytes += size_bytes
@@ -122,7 +123,7 @@ class Reflection:
         flood = self._floods.peek((began.destination, began.source_port))
         window = None if flood is None else flood.of(began.time)
         if window is not None:
-            window.total.answered += 1
+            window.total.answered += began.stands_for
 
     def _judged(self, destination: bytes, port: int, flood: Flood, window: Window) -> None:
         if window.total.answered >= ANSWERED_SHARE * window.packets:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from pfw.engine.detect.contacts import SERVICE_BELOW, Handshakes, Pace, Suspects, Walk, is_for_many, lasted, near
+from pfw.engine.detect.contacts import SERVICE_BELOW, Pace, Suspects, Walk, is_for_many, lasted, near
+from pfw.engine.detect.proof import Company, Handshakes, are_proof, is_alone, is_by_reset
 from pfw.model.address import format_address
-from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
+from pfw.model.observation import Alert, Began, Confirmed, Ended, HalfOpen, Kind, Met, Reply
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
 
 SWEEPS_MAX = 1_024
@@ -41,11 +42,13 @@ SLOW_SOURCES_MAX = 512
 SLOW_NETWORKS_MAX, SLOW_HOSTS_MAX = 16, 32
 
 LEFT_HOSTS = 2
-"""A source that opened and left a port of so many hosts is no forged one that happens to have business with one."""
+"""A source that opened and left a port of so many hosts, or reset the answers of so many, is no forged one that happens
+to have business with one."""
 
 _ECHO = {ICMP: frozenset({8, 13, 15, 17}), ICMPV6: frozenset({128})}
 _PINGS = (8, 128)
 _DHCP_CLIENTS = (68, 546)
+_Try = Met | Confirmed | HalfOpen
 _Name = tuple[bytes, int, int]
 """Source, protocol, and port or type."""
 
@@ -53,7 +56,8 @@ _Name = tuple[bytes, int, int]
 class _Sweep:
     """What one source tried with one port, or one type of ICMP."""
 
-    __slots__ = ("far", "first", "hosts", "last", "left", "near", "next_alert", "succeeded", "told", "walk")
+    __slots__ = ("far", "first", "hosts", "is_proved", "last", "left", "near", "next_alert", "proofs", "succeeded",
+                 "told", "walk")  # fmt: skip
 
     def __init__(self) -> None:
         self.hosts: set[bytes] = set()
@@ -61,15 +65,19 @@ class _Sweep:
         self.far = Pace(FAR_HOSTS)
         self.walk = Walk()
         self.first = self.last = 0.0
-        self.left = self.succeeded = 0
+        self.left = self.succeeded = self.proofs = 0
+        self.is_proved = False
         self.next_alert = self.told = 0
 
-    def add(self, began: Began, *, is_single: bool) -> bool:
+    def add(self, seen: _Try) -> bool:
         """Whether the host is a new one. Far ones only count with a single attempt: a client whose network stops it, or
         that knows many dead peers, repeats its SYN; and IPv6 that does not work looks the same, but is not swept so."""
+        began = seen.began
+        is_single = not isinstance(seen, Met) or seen.attempts == 1
         if began.destination in self.hosts or len(self.hosts) >= HOSTS_MAX:
             return False
         self.hosts.add(began.destination)
+        self.proofs += isinstance(seen, Confirmed) and is_by_reset(seen)
         self.walk.failed()
         if is_single and len(began.destination) == 4:
             self.far.add(began.time)
@@ -115,18 +123,19 @@ class _Slow:
 
 
 class Sweep:
-    wants: tuple[type, ...] = (Met, Confirmed, Ended)
+    wants: tuple[type, ...] = (Met, Confirmed, HalfOpen, Ended)
 
     def __init__(self, sweeps_max: int = SWEEPS_MAX) -> None:
-        self._sweeps: Suspects[_Name, _Sweep, Met | Confirmed] = Suspects(sweeps_max, SWEEPS_S, _Sweep)
-        self._slow: Suspects[bytes, _Slow, Met | Confirmed] = Suspects(SLOW_SOURCES_MAX, SLOW_S, _Slow, SWEEPS_S)
+        self._sweeps: Suspects[_Name, _Sweep, _Try] = Suspects(sweeps_max, SWEEPS_S, _Sweep)
+        self._company = Company()
+        self._slow: Suspects[bytes, _Slow, Met] = Suspects(SLOW_SOURCES_MAX, SLOW_S, _Slow, SWEEPS_S)
         self._handshakes = Handshakes()
 
     @property
     def refused(self) -> int:
         return self._sweeps.refused + self._slow.refused
 
-    def observe(self, seen: Met | Confirmed | Ended) -> Iterable[Alert]:
+    def observe(self, seen: _Try | Ended) -> Iterable[Alert]:
         name = _name(seen.began)
         if name is None or is_for_many(seen.began.destination):
             return ()
@@ -144,8 +153,10 @@ class Sweep:
     def end(self, _now: float, /) -> Iterable[Alert]:
         """How far those have come that were told of."""
         return [
-            self._alert(name, sweep) for name, sweep in self._sweeps.values() if 0 < sweep.told < len(sweep.hosts)
-        ]  # fmt: skip
+            self._alert(name, sweep)
+            for name, sweep in self._sweeps.values()
+            if 0 < sweep.told < len(sweep.hosts) or self._is_news(name, sweep)
+        ]
 
     def _succeeded(self, name: _Name) -> None:
         sweep = self._sweeps.known(name)
@@ -169,16 +180,33 @@ class Sweep:
         sweep.left += 1
         return (self._alert(name, sweep),) if sweep.told and sweep.left == LEFT_HOSTS else ()
 
-    def _tried(self, name: _Name, seen: Met | Confirmed) -> Iterator[Alert]:
+    def _is_news(self, name: _Name, sweep: _Sweep) -> bool:
+        """Whether the source has proved itself since it was told of."""
+        return sweep.told > 0 and not sweep.is_proved and self._is_proved_by_resets(name, sweep)
+
+    def _is_proved_by_resets(self, name: _Name, sweep: _Sweep) -> bool:
+        """Whether resets of answers are proof enough (`proof.py`)."""
+        tried = len(sweep.hosts)
+        others = self._company.others(name[1:], name[0]) if are_proof(sweep.proofs, tried, LEFT_HOSTS) else None
+        if others is None:
+            return False
+        sweeps = (self._sweeps.known((other, *name[1:])) for other in others)
+        return is_alone(sweep, tried, sweeps, lambda one, other: len(one.hosts & other.hosts))
+
+    def _tried(self, name: _Name, seen: _Try) -> Iterator[Alert]:
         taken = self._sweeps.take(name, seen.began.destination, seen)
         if taken is None:
             return
         sweep, successes, tries = taken
+        self._company.joined(name[1:], name[0], seen.time)
         sweep.succeeded += successes
         for _ in range(min(successes, SLOW_HOSTS)):
             sweep.walk.succeeded()
-        new = [sweep.add(each.began, is_single=isinstance(each, Confirmed) or each.attempts == 1) for each in tries]
-        if any(new) and len(sweep.hosts) >= sweep.next_alert and sweep.is_sweep(seen.began):
+        new = [sweep.add(each) for each in tries]
+        if not any(new):
+            return
+        is_grown = len(sweep.hosts) >= sweep.next_alert and sweep.is_sweep(seen.began)
+        if is_grown or (isinstance(seen, Confirmed) and self._is_news(name, sweep)):
             yield self._alert(name, sweep)
 
     def _alert(self, name: _Name, sweep: _Sweep) -> Alert:
@@ -195,6 +223,7 @@ class Sweep:
         many = f"{count} or more" if count >= HOSTS_MAX else f"{count}"
         text = f"tried {what} with {many} hosts in {lasted(sweep.first, sweep.last)} that did not let it in, "
         text += f"up to {sweep.nearest()} of them neighbours; {sweep.succeeded} others answered"
+        sweep.is_proved = sweep.left >= LEFT_HOSTS or self._is_proved_by_resets(name, sweep)
         score = min(95, 40 + 4 * sweep.nearest()) if sweep.nearest() >= NEAR_HOSTS else 70
         return Alert(
             kind=Kind.SWEEP,
@@ -204,12 +233,12 @@ class Sweep:
             last=sweep.last,
             score=score,
             evidence=text,
-            ban=(source,) if sweep.left >= LEFT_HOSTS else (),
+            ban=(source,) if sweep.is_proved else (),
         )
 
-    def _tried_slowly(self, seen: Met | Confirmed) -> Iterator[Alert]:
+    def _tried_slowly(self, seen: _Try) -> Iterator[Alert]:
         began = seen.began
-        if began.protocol != TCP or isinstance(seen, Confirmed) or seen.attempts > 1:
+        if began.protocol != TCP or not isinstance(seen, Met) or seen.attempts > 1:
             return
         taken = self._slow.take(began.source, began.destination, seen)
         if taken is None:
@@ -259,10 +288,10 @@ def _is_answer(source_port: int, port: int) -> bool:
     return source_port == port or port in _DHCP_CLIENTS or source_port < SERVICE_BELOW <= port
 
 
-def _is_success(seen: Met | Confirmed) -> bool:
+def _is_success(seen: _Try) -> bool:
     if isinstance(seen, Confirmed):
         return not seen.by_reset
-    return seen.reply is Reply.ANSWERED and seen.began.protocol != TCP
+    return isinstance(seen, Met) and seen.reply is Reply.ANSWERED and seen.began.protocol != TCP
 
 
 def _is_quic(began: Began) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from pfw.engine.detect.contacts import lasted
 from pfw.engine.detect.detector import Table
-from pfw.engine.detect.flood import COUNTED_MAX, WINDOW_S, Flood, Window
+from pfw.engine.detect.flood import COUNTED_MAX, WINDOW_S, Flood, Window, floods
 from pfw.model.address import format_address, format_endpoint
 from pfw.model.observation import Alert, Began, Busy, Confirmed, Kind, Met, Reply, Stray
 from pfw.model.packet import ACK, RST, SYN, TCP
@@ -78,8 +78,8 @@ class SynFlood:
     wants: tuple[type, ...] = (Began, Met, Confirmed, Busy, Stray)
 
     def __init__(self, destinations_max: int = DESTINATIONS_MAX) -> None:
-        self._floods: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
-        self._strays: Table[bytes, Flood] = Table(destinations_max, DESTINATIONS_S, Flood)
+        self._floods: Table[bytes, Flood] = floods(destinations_max, DESTINATIONS_S)
+        self._strays: Table[bytes, Flood] = floods(destinations_max, DESTINATIONS_S)
         self._spread: _Spread | None = None
         self._next_invented = 1
 
@@ -112,17 +112,16 @@ class SynFlood:
 
     def _began(self, seen: Began) -> Iterator[Alert]:
         yield from self._spread_over(seen)
-        yield from self._counted(seen, seen.time, 1)
+        yield from self._counted(seen, seen.time, seen.stands_for, seen.stands_for - 1)
 
-    def _counted(self, began: Began, time: float, attempts: int) -> Iterator[Alert]:
+    def _counted(self, began: Began, time: float, attempts: int, skipped: int = 0) -> Iterator[Alert]:
         flood = self._floods.get(began.destination, time)
         if flood is None:
             return
         if flood.is_due_at(time, self._judged, began.destination):
             yield self._alert(began.destination, flood)
         window = flood.at(time)
-        window.total.begun += attempts
-        window.port(began.port).begun += attempts
+        window.begin(began.port, attempts, skipped=skipped, is_one_port=not began.stands_for_host)
         window.add_source(began.source, attempts)
 
     def _answered(self, seen: Met | Confirmed) -> None:
@@ -137,11 +136,14 @@ class SynFlood:
         window = None if flood is None else flood.of(began.time)
         if window is None:
             return
-        for counts in (window.total, window.port(began.port)):
+        for counts, many in (
+            (window.total, began.stands_for),
+            (window.port(began.port), 1 if began.stands_for_host else began.stands_for),
+        ):
             if isinstance(seen, Met):
-                counts.refused += seen.reply is not Reply.ANSWERED
+                counts.refused += many * (seen.reply is not Reply.ANSWERED)
             elif not seen.by_reset:
-                counts.answered += 1
+                counts.answered += many
 
     def _judged(self, destination: bytes, flood: Flood, window: Window) -> None:
         port, counts = window.busiest()
@@ -191,7 +193,7 @@ class SynFlood:
             first=flood.first,
             last=flood.last,
             score=90 if sure else 65,
-            evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, up to {flood.most} a second",
+            evidence=f"{flood.packets} {flood.what} {flood.whence()} in {lasting}, {flood.pace()}",
         )
 
     def _stray(self, seen: Stray) -> Iterator[Alert]:
@@ -204,13 +206,14 @@ class SynFlood:
         if flood.is_due_at(seen.time, self._judged_strays, seen.destination):
             yield self._alert(seen.destination, flood)
         window = flood.at(seen.time)
-        window.total.begun += 1
+        window.total.begun += seen.stands_for
+        window.skipped += seen.stands_for - 1
         window.port(seen.source_port)
         window.add_source(seen.source)
 
     def _judged_strays(self, destination: bytes, flood: Flood, window: Window) -> None:
         many = window.total.begun
-        if many < STRAYS_PER_S or max(len(window.sources), len(window.ports)) < COUNTED_MAX:
+        if many < STRAYS_PER_S or window.estimated(max(len(window.sources), len(window.ports))) < COUNTED_MAX:
             return
         flood.grow(window, many, f"TCP packets of no connection to {format_address(destination)}")
 

@@ -1,6 +1,7 @@
 """Uploads that stand out: much more sent to one place than received, and than the source sent elsewhere or before.
 
-A backup, a video call or a synchronised folder looks the same: the score stays below 80. Sizes are those of connections
+A backup, a video call or a synchronised folder looks the same: the score stays below 80. Where the program is known it
+is held against what that program sent elsewhere or before, not against the whole host. Sizes are those of connections
 that are over, so a long upload is told of when it ends. Uploads that the other end began (it fetched) are not
 looked at, since that is what every download looks like.
 """
@@ -10,12 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from pfw.engine.detect.detector import Table
+from pfw.engine.detect.program_names import shown
 from pfw.engine.suspicion import LOOPBACK
 from pfw.model.address import AddressSet, format_address, parse_range
 from pfw.model.observation import Alert, Ended, Kind
 
 UPLOAD_MIN_BYTES = 100_000_000
 """Slips takes 100 MB in one connection, 500 MB to one address."""
+COUNTED_MIN_BYTES = 1_000
+"""What a connection must have sent to be counted: 100,000 smaller ones in an hour would make no upload."""
 SENT_TIMES_RECEIVED = 10
 USUAL_TIMES = 3
 """So many times what the source has sent to any one place so far is not usual."""
@@ -26,6 +30,10 @@ SOURCES_MAX = 4096
 _USUAL_KEEP_S = 30 * 86_400.0
 _GROWTH = 2
 _MEGABYTE = 1_000_000
+_SMALL_BYTES = 10 * _MEGABYTE
+"""What has not come to more makes room."""
+_Who = bytes | str
+"""The program, or the source where that is not known."""
 _LOCAL = AddressSet(
     [
         parse_range(text)
@@ -76,8 +84,12 @@ class UploadSpike:
     wants: tuple[type, ...] = (Ended,)
 
     def __init__(self, capacity: int = UPLOADS_MAX) -> None:
-        self._uploads: Table[tuple[bytes, bytes], _Upload] = Table(capacity, WINDOW_S, _Upload)
-        self._usual: Table[bytes, _Usual] = Table(SOURCES_MAX, _USUAL_KEEP_S, _Usual)
+        self._uploads: Table[tuple[_Who, bytes], _Upload] = Table(
+            capacity, WINDOW_S, _Upload, may_go=lambda upload: upload.sent < _SMALL_BYTES
+        )
+        self._usual: Table[_Who, _Usual] = Table(
+            SOURCES_MAX, _USUAL_KEEP_S, _Usual, may_go=lambda usual: usual.elsewhere(b"") < _SMALL_BYTES
+        )
 
     @property
     def refused(self) -> int:
@@ -85,10 +97,11 @@ class UploadSpike:
 
     def observe(self, seen: Ended) -> Iterable[Alert]:
         source, destination = seen.began.source, seen.began.destination
-        if is_local(destination) or _are_neighbours(source, destination):
+        if seen.sent_bytes < COUNTED_MIN_BYTES or is_local(destination) or _are_neighbours(source, destination):
             return ()
-        usual = self._usual.get(source, seen.time)
-        upload = self._uploads.get((source, destination), seen.time)
+        who = seen.began.program or source
+        usual = self._usual.get(who, seen.time)
+        upload = self._uploads.get((who, destination), seen.time)
         if upload is None or usual is None:
             return ()
         if not upload.connections or seen.time - upload.first > WINDOW_S:
@@ -123,13 +136,16 @@ def _are_neighbours(source: bytes, destination: bytes) -> bool:
 def _alert(seen: Ended, upload: _Upload, elsewhere: int) -> Alert:
     source, destination = seen.began.source, seen.began.destination
     tenfold = len(str(upload.sent // UPLOAD_MIN_BYTES)) - 1
+    program = seen.began.program
+    who, rest = "", "a backup looks the same, so see which program it is"
+    if program is not None:
+        who, rest = f"{shown(program)} ", "a backup looks the same"
     before = f", where the most elsewhere was {elsewhere / _MEGABYTE:.1f} MB" if elsewhere else ""
     evidence = (
-        f"sent {upload.sent / _MEGABYTE:.0f} MB to {format_address(destination)} in {upload.connections} connections, "
-        f"and received {upload.received / _MEGABYTE:.1f} MB{before}; "
-        "a backup looks the same, so see which program it is"
+        f"{who}sent {upload.sent / _MEGABYTE:.0f} MB to {format_address(destination)} in {upload.connections} "
+        f"connections, and received {upload.received / _MEGABYTE:.1f} MB{before}; {rest}"
     )
     return Alert(
         kind=Kind.UPLOAD_SPIKE, source=source, target=destination, first=upload.first, last=seen.time,
-        score=min(55 + 10 * tenfold, 75), evidence=evidence,
+        score=min(55 + 10 * tenfold, 75), evidence=evidence, program=program,
     )  # fmt: skip

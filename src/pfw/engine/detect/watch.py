@@ -1,62 +1,54 @@
 """From packets to observations: which connections begin, how they are met, how they end, what belongs to none.
 
 A connection is known by its flow key (`model/flow.py`). For a packet of a known one that changes nothing there is a
-look-up and some additions. The table is bounded: what is over or was never answered makes room, oldest first, and where
-there is none a new connection is not followed, and counted.
+look-up and some additions. The table is bounded: what is over, half open or was never answered makes room, oldest
+first, and where there is none a new connection is not followed, and counted. Of a flood a part is looked at
+(`crowd.py`): `sampled` counts the first packets that were not.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from struct import Struct as Layout
 
-from pfw.engine.detect.connection import BUSY_PACKETS, Connection, ended
-from pfw.engine.detect.fragments import GAP, FragmentWatch
+from pfw.engine.detect.connection import BUSY_PACKETS, NOT_CONNECTIONS, Connection, ended, silence, stray
+from pfw.engine.detect.crowd import Crowds
+from pfw.engine.detect.specials import Quoted, Specials, quoted
 from pfw.model.event import Item
 from pfw.model.flow import reverse_key, split_key
-from pfw.model.observation import ArpSeen, Began, Confirmed, Met, Observation, Odd, ProtocolTried, Reply, Stray
-from pfw.model.packet import ACK, FIN, ICMP, ICMPV6, PORT_PROTOCOLS, RST, SYN, TCP, UDP, Packet
+from pfw.model.observation import Began, Confirmed, HalfOpen, Met, Observation, Reply, Stray
+from pfw.model.packet import ACK, FIN, PORT_PROTOCOLS, RST, SYN, TCP, UDP, Packet
 
 Numbers = Callable[[Item], tuple[int, int] | None]
 """The sequence and acknowledgement numbers of a TCP packet; None where the capture does not have them."""
 
 CONNECTIONS_MAX = 65_536
 SILENCE_S = 3.0
-"""So long nobody answers a first packet, and it counts as met with silence."""
+"""So long nobody answers a first packet, and it counts as met with silence; or nobody says anything to a SYN-ACK."""
 IDLE_S = {TCP: 3600.0, UDP: 60.0}
 """Of those that were answered; a UDP service that has more to say says it within the kernel's own time, 30 to 120 s."""
 _IDLE_OTHER_S = 30.0
 UNANSWERED_S = 70.0
-"""Linux repeats a SYN after 1, 2, 4 … 64 s: so long the next one belongs to the same connection."""
+"""Linux repeats a SYN after 1, 2, 4 … 64 s, and a SYN-ACK: so long the next one belongs to the same connection."""
 OVER_S = 60.0
 """What still comes of a connection that is over begins none (TIME-WAIT of Linux)."""
 STRAY_PACKETS_MAX = 3
 """More from one end, and it is a connection of which the capture has one direction. A probe is sent once or twice."""
-EMPTY_BYTES = 90
-"""The largest segment without data, with timestamps, IPv6 and a VLAN tag. One with data that nobody resets is the last
-of a connection, and no probe."""
-TRIED_MAX = 16_384
-TRIED_S = 600.0
 
 _SWEEP_S = 1.0
 _WALK_S = 30.0
 _BACKWARDS_S = 10.0
 _BUSY_MASK = BUSY_PACKETS - 1
 _CHANGING = SYN | FIN | RST
-_UNREACHABLE = {ICMP: 3, ICMPV6: 1}
-_EXPIRED = {ICMP: 11, ICMPV6: 3}
-_PORT_CODES = {(ICMP, 3), (ICMPV6, 4)}
-_TOO_BIG = (ICMP, 4)
-_NOT_CONNECTIONS = {
-    ICMP: frozenset({3, 4, 5, 9, 10, 11, 12}),
-    ICMPV6: frozenset({1, 2, 3, 4, *range(130, 138), 143, 151, 152, 153}),
-}
-"""Errors, and what routers and neighbours tell each other: they begin nothing and nobody answers them."""
+_OPENING = SYN | ACK | RST | FIN
+_ECHO_REPLIES = (0, 129)
 _PORTS = Layout(">HH")
-_KNOWN = frozenset({TCP, UDP, ICMP, ICMPV6})
 _NUMBERS = 1 << 32
 _NOTHING: Sequence[Observation] = ()
+NOT_LOOKED_AT: Sequence[Observation] = []
+"""Told of a packet that was only counted: another nothing, and always this very one."""
 
 
 class Watch:
@@ -72,22 +64,29 @@ class Watch:
         self._numbers = numbers
         self._forth: dict[bytes, Connection] = {}
         self._back: dict[bytes, Connection] = {}
-        # Those that wait for a reply, in the order in which they began.
-        # (In a plain dict looking for the first takes ever longer when the first ones are taken out.)
+        # Those that wait for a reply, in the order in which they began. (A plain dict would look ever longer for the
+        # first when the first ones are taken out.)
         self._waiting: OrderedDict[bytes, Connection] = OrderedDict()
-        # Those that make room, the first one first: unanswered or over.
+        # Those that were answered by a SYN-ACK, in the order of the answers.
+        self._half: OrderedDict[bytes, Connection] = OrderedDict()
+        # Those that make room, the first one first: unanswered, half open or over.
         self._spare: OrderedDict[bytes, Connection] = OrderedDict()
+        self._crowds = Crowds()
         self._swept = 0.0
         self._next_sweep = 0.0
         self._next_walk = 0.0
-        self._tried: dict[tuple[bytes, bytes, int], float] = {}
-        self._fragments = FragmentWatch()
+        self._specials = Specials()
 
     def __len__(self) -> int:
         return len(self._forth)
 
+    @property
+    def sampled(self) -> int:
+        return self._crowds.sampled
+
     def packets(self, items: Iterable[Item]) -> Iterator[tuple[Item, Sequence[Observation]]]:
-        """`packet` for many. Left out are packets of known TCP connections in which nothing changes, nearly all."""
+        """`packet` for many. Left out are packets of known TCP connections in which nothing changes, nearly all, and in
+        a flood what is only counted."""
         forth, back, packet = self._forth.get, self._back.get, self.packet
         for item in items:
             key, time, size, flags, _, _, decoded = item
@@ -98,7 +97,8 @@ class Watch:
                 or decoded is not None
                 or not self._swept <= time < self._next_sweep
             ):
-                yield item, packet(item)
+                if not (self._crowds.has_some and self._is_skipped(item)):
+                    yield item, packet(item)
             elif (known := forth(key)) is not None and known.settled and known.sent_packets & _BUSY_MASK != _BUSY_MASK:
                 known.last = time
                 known.sent += size
@@ -114,6 +114,14 @@ class Watch:
                 known.received_packets += 1
             else:
                 yield item, packet(item)
+
+    def _is_skipped(self, item: Item) -> bool:
+        """Whether a SYN, SYN-ACK or reset belongs to a flood and is not looked at: the short way through `_first`."""
+        key, time, _, flags, _, _, decoded = item
+        if key is None or decoded is not None or not flags & (SYN | RST) or not self._swept <= time < self._next_sweep:
+            return False
+        is_known = key in self._forth or key in self._back
+        return not is_known and self._crowds.skips(key, begins=flags & _OPENING == SYN)
 
     def packet(self, item: Item) -> Sequence[Observation]:
         """What a packet is a sign of, in order."""
@@ -144,45 +152,72 @@ class Watch:
 
     def end(self, now: float) -> list[Observation]:
         """What is left when nothing more comes."""
-        told = [each for known in self._waiting.values() for each in _silence(known, now)]
+        told: list[Observation] = [each for known in self._waiting.values() for each in silence(known, now)]
+        told += [HalfOpen(now, known.began) for known in self._half.values() if known.is_half_open]
         told += [each for known in self._forth.values() for each in known.busy(now, is_end=True)]
         told += [ended(known, is_open=True) for known in self._forth.values() if known.met and not known.over]
-        told += [Odd(now, *ends, (GAP,), is_fragment=True) for ends in self._fragments.gaps()]
-        for table in (self._forth, self._back, self._waiting, self._spare):
+        told += self._specials.gaps(now, is_end=True)
+        for table in (self._forth, self._back, self._waiting, self._half, self._spare):
             table.clear()
         return told
 
     def _first(self, key: bytes, time: float, size: int, flags: int) -> Sequence[Observation]:
         """A packet of no connection that is known."""
+        is_tcp = not len(key) & 1
+        begins = not is_tcp or flags & _OPENING == SYN
+        if self._tells_nothing(key, flags, begins):
+            return _NOTHING
+        stands_for = 1 if not begins and flags & (SYN | RST) else self._crowds.came(key, begins=begins)
+        if not stands_for:
+            return NOT_LOOKED_AT
         protocol, source, destination, tail = split_key(key)
         source_port, port = _PORTS.unpack(tail) if protocol in PORT_PROTOCOLS else (None, None)
-        icmp_type = tail[2] if protocol in _NOT_CONNECTIONS else None
-        if icmp_type is not None and icmp_type in _NOT_CONNECTIONS[protocol]:
-            return _NOTHING
-        told: Sequence[Observation]
-        began = Began(time, protocol, source, destination, source_port, port, icmp_type, size)
+        if not begins:
+            seen = Stray(time, source, destination, source_port or 0, port or 0, flags, size, abs(stands_for))
+            return self._unknown(key, seen)
+        icmp_type = tail[2] if protocol in NOT_CONNECTIONS else None
+        began = Began(
+            time, protocol, source, destination, source_port, port, icmp_type, size, abs(stands_for),
+            stands_for_host=stands_for < 0,
+        )  # fmt: skip
+        self._follow(Connection(key, reverse_key(key), began))
+        return (began,)
+
+    def _tells_nothing(self, key: bytes, flags: int, begins: bool) -> bool:
+        """Errors and the like, and what may answer packets of a crowd that were not looked at."""
+        if not begins:
+            return bool(flags & (SYN | RST)) and (self._crowds.is_answer(key) or self._crowds.is_to_one(key))
+        if not len(key) & 1:
+            return False
+        protocol = key[0]
+        if protocol in NOT_CONNECTIONS:
+            if key[-2] in _ECHO_REPLIES:
+                return self._crowds.is_to_one(reverse_key(key))
+            return key[-2] in NOT_CONNECTIONS[protocol]
+        return protocol == UDP and self._crowds.is_answer(key)
+
+    def _unknown(self, key: bytes, seen: Stray) -> Sequence[Observation]:
+        """A TCP packet that begins nothing. Perhaps of a connection older than the capture: what follows tells."""
+        if not seen.flags & ACK or seen.flags & (SYN | RST):
+            return (seen,)
+        began = Began(seen.time, TCP, seen.source, seen.destination, seen.source_port, seen.port, None, seen.size_bytes)
         known = Connection(key, reverse_key(key), began)
-        if protocol == TCP and flags & (SYN | ACK | RST | FIN) != SYN:
-            stray = Stray(time, source, destination, source_port or 0, port or 0, flags, size)
-            if not flags & ACK or flags & (SYN | RST):
-                return (stray,)
-            # Perhaps of a connection that is older than the capture: what follows tells.
-            known.stray = stray
-            known.is_older = True
-            told = _NOTHING
-        else:
-            told = (began,)
+        known.stray = seen
+        known.is_older = True
+        self._follow(known)
+        return _NOTHING
+
+    def _follow(self, known: Connection) -> None:
         if len(self._forth) >= self._capacity and not self._make_room():
             self.refused += 1
-            return told
-        self._forth[key] = self._waiting[key] = known
+            return
+        self._forth[known.key] = self._waiting[known.key] = known
         self._back[known.back] = known
-        return told
 
     def _went_on(self, known: Connection, item: Item) -> Iterator[Observation]:
         """Another packet of the end that began, which may change something."""
         flags = item[3]
-        if flags & (SYN | ACK | RST | FIN) == SYN:
+        if flags & _OPENING == SYN:
             if known.over or known.settled or known.is_older:
                 yield from self._again(known, item, item[0] or b"")
             else:
@@ -197,21 +232,24 @@ class Watch:
         elif not known.met:
             known.attempts += known.began.protocol != TCP
         elif known.began.protocol == TCP:
-            if not known.settled and flags & (ACK | RST) and self._proves(known, item):
-                known.settled = True
-                yield Confirmed(item[1], known.began, by_reset=bool(flags & RST))
+            if not known.settled:
+                self._half.pop(known.key, None)
+                self._spare.pop(known.key, None)
+                if flags & (ACK | RST) and self._proves(known, item):
+                    known.settled = True
+                    yield self._confirmed(known, item)
             yield from self._closing(known, flags, 1)
 
     def _answer(self, known: Connection, item: Item) -> Iterator[Observation]:
         """A packet of the other end, which may change something."""
         flags, time = item[3], item[1]
-        if flags & (SYN | ACK | RST | FIN) == SYN:
+        if flags & _OPENING == SYN:
             yield from self._again(known, item, item[0] or b"")
         elif known.over:
             return
         elif known.is_older and not known.met:
             if flags & RST:
-                yield from _stray(known)
+                yield from stray(known)
                 self._finish(known)
             else:
                 self._adopt(known)
@@ -223,6 +261,12 @@ class Watch:
                 self._finish(known)
         else:
             yield from self._closing(known, flags, 2)
+
+    def _confirmed(self, known: Connection, item: Item) -> Confirmed:
+        by_reset = bool(item[3] & RST)
+        if not by_reset:
+            self._crowds.completed(known.key, known.began.stands_for)
+        return Confirmed(item[1], known.began, by_reset)
 
     def _proves(self, known: Connection, item: Item) -> bool:
         """Whether who sent this has seen the answer. A reset does not say so (see `Confirmed`)."""
@@ -245,6 +289,7 @@ class Watch:
         yield from self._first(key, item[1], item[2], item[3])
 
     def _adopt(self, known: Connection) -> None:
+        self._crowds.completed(known.key, 1 if known.stray is None else known.stray.stands_for, begins=False)
         known.met = known.settled = True
         known.stray = None
         self._waiting.pop(known.key, None)
@@ -255,6 +300,13 @@ class Watch:
         known.settled = known.began.protocol != TCP
         self._waiting.pop(known.key, None)
         self._spare.pop(known.key, None)
+        if reply is Reply.ANSWERED:
+            if not known.settled:
+                known.answered = time
+                self._half[known.key] = known
+            elif known.began.icmp_type is None:
+                # The kernel answers every ping, so that says nothing of whether it was meant.
+                self._crowds.completed(known.key, known.began.stands_for)
         yield Met(time, known.began, reply, known.attempts)
 
     def _closing(self, known: Connection, flags: int, end: int) -> Iterator[Observation]:
@@ -269,16 +321,18 @@ class Watch:
         known.over = True
         known.settled = False
         self._waiting.pop(known.key, None)
+        self._half.pop(known.key, None)
         self._spare[known.key] = known
 
     def _forget(self, known: Connection) -> None:
         self._forth.pop(known.key, None)
         self._back.pop(known.back, None)
         self._waiting.pop(known.key, None)
+        self._half.pop(known.key, None)
         self._spare.pop(known.key, None)
 
     def _make_room(self) -> bool:
-        oldest = next(iter(self._spare.values()), None) or next(iter(self._waiting.values()), None)
+        oldest = next(chain(self._spare.values(), self._waiting.values(), self._half.values()), None)
         if oldest is not None:
             self._forget(oldest)
         return oldest is not None
@@ -286,6 +340,7 @@ class Watch:
     def _sweep(self, now: float) -> list[Observation]:
         """Once a second: who waited long enough; and from time to time what has been quiet for long."""
         self._swept, self._next_sweep = now - _BACKWARDS_S, now + _SWEEP_S
+        self._crowds.turn(now)
         told: list[Observation] = []
         while self._waiting:
             known = next(iter(self._waiting.values()))
@@ -293,76 +348,51 @@ class Watch:
                 break
             # It may be answered still; then it is told of again.
             self._spare[known.key] = self._waiting.pop(known.key)
-            told.extend(_silence(known, now))
+            told.extend(silence(known, now))
+        told += self._half_open(now)
         if not 0 < self._next_walk - now <= _WALK_S:
             self._next_walk = now + _WALK_S
             for known in [each for each in self._forth.values() if now - each.last > _patience(each)]:
                 if known.met and not known.over:
                     told.append(ended(known))
                 self._forget(known)
-            told += [Odd(now, *ends, (GAP,), is_fragment=True) for ends in self._fragments.gaps(now)]
+            told += self._specials.gaps(now)
         return told
 
-    def _special(self, packet: Packet, time: float) -> Iterator[Observation]:
-        if packet.arp is not None:
-            yield ArpSeen(time, packet.source_mac, packet.destination_mac, packet.arp)
-        if packet.anomalies:
-            is_fragment = packet.fragment is not None
-            yield Odd(time, packet.source, packet.destination, packet.protocol, packet.anomalies, is_fragment)
-        if packet.protocol is None or packet.source is None or packet.destination is None:
-            return
-        if packet.fragment is not None:
-            names = self._fragments.follow(packet, time)
-            if names:
-                yield Odd(time, packet.source, packet.destination, packet.protocol, names, is_fragment=True)
-        if packet.quoted_key is not None:
-            yield from self._quoted(packet, packet.quoted_key, time)
-        if packet.protocol not in _KNOWN:
-            yield from self._tried_protocol(packet.source, packet.destination, packet.protocol, time)
+    def _half_open(self, now: float) -> Iterator[HalfOpen]:
+        """Who was answered long enough ago and has not said anything since."""
+        while self._half:
+            known = next(iter(self._half.values()))
+            if now - known.answered < SILENCE_S:
+                break
+            del self._half[known.key]
+            if known.is_half_open:
+                self._spare[known.key] = known
+                yield HalfOpen(now, known.began)
 
-    def _quoted(self, packet: Packet, quoted: bytes, time: float) -> Iterator[Observation]:
+    def _special(self, packet: Packet, time: float) -> Iterator[Observation]:
+        yield from self._specials.packet(packet, time)
+        error = quoted(packet, time)
+        if error is not None:
+            yield from self._quoted(error)
+
+    def _quoted(self, error: Quoted) -> Iterator[Observation]:
         """An ICMP error about a connection that waits for a reply."""
-        known = self._forth.get(quoted)
-        protocol, kind = packet.protocol or 0, packet.icmp_type
+        known = self._forth.get(error.key)
         if known is None or known.met or known.over:
             return
-        if kind == _UNREACHABLE.get(protocol) and (protocol, packet.icmp_code) != _TOO_BIG:
-            if known.is_older:
-                yield from _stray(known)
-            else:
-                is_port = (protocol, packet.icmp_code) in _PORT_CODES
-                yield from self._meet(known, time, Reply.REFUSED if is_port else Reply.FORBIDDEN)
-            self._finish(known)
-        elif kind == _EXPIRED.get(protocol) and not known.is_older:
-            yield from self._meet(known, time, Reply.EXPIRED)
-            self._finish(known)
-
-    def _tried_protocol(self, source: bytes, destination: bytes, protocol: int, time: float) -> Iterator[Observation]:
-        tried = (source, destination, protocol)
-        before = self._tried.pop(tried, None)
-        if before is None and len(self._tried) >= TRIED_MAX:
-            del self._tried[next(iter(self._tried))]
-        if before is None or time - before > TRIED_S:
-            yield ProtocolTried(time, source, destination, protocol)
-        self._tried[tried] = time
-
-
-def _silence(known: Connection, now: float) -> Iterator[Observation]:
-    """What it means that nothing came back. To many at once (multicast, broadcast) that means nothing."""
-    if known.stray is not None:
-        if known.stray.size_bytes <= EMPTY_BYTES:
-            yield from _stray(known)
-    elif not known.is_older and not known.to_many and not known.seems_answered:
-        yield Met(now, known.began, Reply.SILENT, known.attempts)
-
-
-def _stray(known: Connection) -> Iterator[Stray]:
-    if known.stray is not None:
-        yield known.stray
-        known.stray = None
+        if not known.is_older:
+            yield from self._meet(known, error.time, error.reply)
+        elif error.reply is Reply.EXPIRED:
+            return
+        else:
+            yield from stray(known)
+        self._finish(known)
 
 
 def _patience(known: Connection) -> float:
     if known.over:
         return OVER_S
-    return IDLE_S.get(known.began.protocol, _IDLE_OTHER_S) if known.met else UNANSWERED_S
+    if not known.met or known.is_half_open:
+        return UNANSWERED_S
+    return IDLE_S.get(known.began.protocol, _IDLE_OTHER_S)

@@ -1,0 +1,140 @@
+"""What proves that a scanner is who it says it is, so that its address may be banned. Nothing else does.
+
+An acknowledged handshake proves it: who forges an address never learns the number that must be acknowledged. A reset of
+our SYN-ACK is the next best, and all that a half-open scan (`nmap -sS`) gives; a host in whose name somebody else scans
+sends it, too. So it does not count where others try the same at the same time (`nmap -D`), where the source port is
+that of a service (`nmap -sI` scans in the name of a host that answers at one), and where nearly all that was tried
+answered (SYN-ACKs drawn upon a victim). What met only silence or our own resets proves nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol, TypeVar
+
+from pfw.engine.detect.detector import Table
+from pfw.engine.detect.numbers import Numbers
+from pfw.model.observation import Began, Confirmed, Ended
+
+RESET_SHARE = 0.5
+"""Of what was tried so much at most may have answered and been reset. Who scans does not know what is open."""
+SERVICE_BELOW = 1024
+SAME_SHARE = 0.5
+"""Who tried so much of what another one tried tries largely the same."""
+TOGETHER_S = 5.0
+"""At the same time: nmap sends what its decoys are to have sent along with each probe of its own."""
+PLACES_MAX = 1_024
+PLACES_S = 600.0
+MEMBERS_MAX = 64
+"""Sources at one place that are told apart. Where there are more, resets prove nothing."""
+
+QUIET_PACKETS = 5
+"""SYN (perhaps twice), ACK, FIN, ACK or RST: a connection that was opened and left without a word."""
+OPEN_MAX = 8_192
+LEFT_MAX = 4_096
+LEFT_S = 3600.0
+
+
+class Tried(Protocol):
+    """What one source tried, from when to when."""
+
+    first: float
+    last: float
+
+
+Some = TypeVar("Some", bound=Tried)
+
+
+class Handshakes:
+    """Which TCP connections were opened by a whole handshake, to tell those that were then left without a word. Whoever
+    tries a port with `connect` does so, and nobody who forges an address can. Of too many the oldest is let go."""
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[bytes, bytes, int | None, int | None], None] = {}
+        self._left: Table[tuple[bytes, bytes], Numbers] = Table(LEFT_MAX, LEFT_S, Numbers)
+
+    def confirmed(self, seen: Confirmed) -> None:
+        if not seen.by_reset:
+            self._open[_ends(seen.began)] = None
+            if len(self._open) > OPEN_MAX:
+                del self._open[next(iter(self._open))]
+
+    def ended(self, seen: Ended) -> bool:
+        """Whether it was left without a word."""
+        began, ends = seen.began, _ends(seen.began)
+        if ends not in self._open:
+            return False
+        del self._open[ends]
+        # No packet without payload is longer than the first one, whose options are the most.
+        quiet = seen.sent_packets <= QUIET_PACKETS and seen.sent_bytes <= seen.sent_packets * began.size_bytes
+        if seen.is_open or not quiet:
+            return False
+        ports = self._left.get((began.source, began.destination), seen.time)
+        if ports is not None:
+            ports.add(began.port or 0)
+        return True
+
+    def left(self, source: bytes, destination: bytes) -> int:
+        """How many ports of a host a source has left so."""
+        ports = self._left.peek((source, destination))
+        return 0 if ports is None else ports.count
+
+
+class _Place:
+    __slots__ = ("is_full", "members")
+
+    def __init__(self) -> None:
+        self.members: dict[bytes, float] = {}
+        self.is_full = False
+
+
+class Company:
+    """Who tries something at the same place: a host whose ports are tried, a port that is tried with many hosts. Who
+    came longest ago makes room, but not for those that come at the same time."""
+
+    def __init__(self) -> None:
+        self._places: Table[Hashable, _Place] = Table(PLACES_MAX, PLACES_S, _Place, may_go=lambda _: True)
+
+    def joined(self, place: Hashable, source: bytes, now: float) -> None:
+        found = self._places.get(place, now)
+        if found is None:
+            return
+        members = found.members
+        if source not in members and len(members) >= MEMBERS_MAX:
+            oldest = next(iter(members))
+            found.is_full = now - members[oldest] <= PLACES_S
+            del members[oldest]
+        members.pop(source, None)
+        members[source] = now
+
+    def others(self, place: Hashable, source: bytes) -> list[bytes] | None:
+        """The others there; None where there are too many to tell."""
+        found = self._places.peek(place)
+        if found is None or found.is_full:
+            return None
+        return [each for each in found.members if each != source]
+
+
+def is_by_reset(seen: Confirmed) -> bool:
+    """Whether it is a reset that may prove its source."""
+    return seen.by_reset and (seen.began.source_port or 0) >= SERVICE_BELOW
+
+
+def are_proof(resets: int, tried: int, least: int = 1) -> bool:
+    """Whether so many resets are enough, and not too many, of all that was tried."""
+    return least <= resets <= RESET_SHARE * tried
+
+
+def is_alone(own: Some, count: int, others: Iterable[Some | None], shared: Callable[[Some, Some], int]) -> bool:
+    """Whether nobody tries largely the same at the same time. `count` is how much the own is, `shared` tells how much
+    two have in common."""
+    for other in others:
+        if other is None or other.first > own.last + TOGETHER_S or other.last < own.first - TOGETHER_S:
+            continue
+        if shared(own, other) >= SAME_SHARE * count:
+            return False
+    return True
+
+
+def _ends(began: Began) -> tuple[bytes, bytes, int | None, int | None]:
+    return began.source, began.destination, began.source_port, began.port

@@ -1,0 +1,60 @@
+"""Cells for scans, and the program that watches until somebody is banned, on a real kernel."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from firewalls import nft
+from noticing import cells, policy
+from pair import CABLE, NEAR, Pairs
+from per_program import inside
+from pfw.model.observation import Kind
+from pfw.model.policy import Doing
+from pfw.policy.load import load
+from setting import PROGRAMS
+from table import NOTHING
+
+SOURCE = "10.80.0.9"
+
+
+@pytest.mark.parametrize("default", ["block", "allow"])
+def test_the_policy_bans_port_scans(default):
+    read = load(policy(default).encode(), "bench")
+    assert [(each.kinds, each.do) for each in read.respond.reactions] == [(frozenset({Kind.PORT_SCAN}), Doing.BAN)]
+
+
+def test_cells_of_scans():
+    scans = [{"banned_s": 0.2, "packets": 30}, {"banned_s": None, "packets": 900}, {"banned_s": 0.4, "packets": 50}]
+    assert cells("x", scans) == ("x", "3", "2", "300", "400", "40")
+    assert cells("x", scans[1:2]) == ("x", "1", "0", NOTHING, NOTHING, NOTHING)
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("nft") is None, reason="needs root and nft")
+def test_the_time_from_the_first_packet_to_the_ban():
+    with Pairs() as pairs:
+        pair = pairs.pair()
+        pair.add_hosts()
+        nft(pair, "table inet pfw { set ban4 { type ipv4_addr; }; }")
+        program = (sys.executable, str(PROGRAMS / "until_banned.py"), CABLE, "pfw", "ban4", "20")
+        with subprocess.Popen(
+            (*inside(pair.near), *program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as watching:
+            try:
+                assert watching.stdout.readline() == "ready\n"
+                watching.stdin.write(f"{SOURCE}\n")
+                watching.stdin.flush()
+                ping = ("ping", "-c3", "-i0.2", "-I", SOURCE, NEAR)
+                subprocess.run((*inside(pair.far), *ping), capture_output=True, check=True)
+                nft(pair, f"add element inet pfw ban4 {{ {SOURCE} }}")
+                told = json.loads(watching.stdout.readline())
+            finally:
+                watching.kill()
+    assert told["packets"] == 3
+    assert 0.4 < told["banned_s"] < 15

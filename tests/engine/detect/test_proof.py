@@ -1,0 +1,111 @@
+"""What proves a source, without detectors: in company of others, and by itself."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pfw.engine.detect.proof import (
+    MEMBERS_MAX,
+    PLACES_MAX,
+    PLACES_S,
+    TOGETHER_S,
+    Company,
+    are_proof,
+    is_alone,
+    is_by_reset,
+)
+from pfw.model.observation import Began, Confirmed
+from pfw.model.packet import TCP
+
+
+def source(number: int) -> bytes:
+    return number.to_bytes(4)
+
+
+@pytest.mark.parametrize(
+    ("resets", "tried", "least", "proved"),
+    [(0, 10, 1, False), (1, 10, 1, True), (1, 10, 2, False), (5, 10, 1, True), (6, 10, 1, False), (2, 3, 2, False)],
+)
+def test_enough_resets_and_not_too_many(resets, tried, least, proved):
+    assert are_proof(resets, tried, least) is proved
+
+
+@pytest.mark.parametrize(
+    ("by_reset", "port", "proof"),
+    [(True, 1024, True), (True, 1023, False), (True, None, False), (False, 50_000, False)],
+)
+def test_which_resets_count(by_reset, port, proof):
+    began = Began(1.0, TCP, source(1), source(2), port, 22)
+    assert is_by_reset(Confirmed(2.0, began, by_reset)) is proof
+
+
+def tried(things, first=100.0, last=110.0) -> SimpleNamespace:
+    return SimpleNamespace(first=first, last=last, things=set(things))
+
+
+def alone(own, *others) -> bool:
+    return is_alone(own, len(own.things), others, lambda one, other: len(one.things & other.things))
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        (tried(range(10)), False),
+        (tried(range(1_000)), False),
+        (tried(range(5, 100)), False),
+        (tried(range(6, 100)), True),
+        (tried(range(10), last=100 - TOGETHER_S - 0.1, first=50.0), True),
+        (tried(range(10), last=100 - TOGETHER_S, first=50.0), False),
+        (tried(range(10), first=110 + TOGETHER_S + 0.1, last=200.0), True),
+        (None, True),
+    ],
+)
+def test_who_tries_largely_the_same_at_the_same_time(other, expected):
+    assert alone(tried(range(10)), other) is expected
+    assert alone(tried(range(10)), tried([99]), other) is expected
+
+
+def test_company_is_kept_by_place():
+    company = Company()
+    for number in range(3):
+        company.joined("a", source(number), 1.0)
+    company.joined("b", source(3), 1.0)
+    assert company.others("a", source(1)) == [source(0), source(2)]
+    assert company.others("b", source(3)) == []
+    assert company.others("c", source(1)) is None
+
+
+def test_who_came_long_ago_makes_room():
+    company = Company()
+    for number in range(MEMBERS_MAX):
+        company.joined("a", source(number), 1.0)
+    for number in range(MEMBERS_MAX - 1):
+        company.joined("a", source(number), 500.0)
+    company.joined("a", source(1_000), 2.0 + PLACES_S)
+    others = company.others("a", source(1_000))
+    assert others is not None
+    assert source(MEMBERS_MAX - 1) not in others
+    company.joined("a", source(1_001), 3.0 + PLACES_S)
+    assert company.others("a", source(1_001)) is None
+
+
+def test_places_are_bounded():
+    company = Company()
+    for number in range(2 * PLACES_MAX):
+        company.joined(number, source(1), 1.0)
+    assert len(company._places) == PLACES_MAX
+    assert company.others(2 * PLACES_MAX - 1, source(1)) == []
+    assert company.others(0, source(1)) is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 200), st.floats(0, 1e9)), max_size=200))
+def test_never_raises_and_never_tells_of_oneself(steps):
+    company = Company()
+    for place, number, now in steps:
+        company.joined(place, source(number), now)
+        others = company.others(place, source(number))
+        assert others is None or (source(number) not in others and len(others) < MEMBERS_MAX)
