@@ -110,3 +110,16 @@ def test_who_could_be_banned_for_what():
     for kind in Kind:
         source = Path(module(home(f"`{kind}`")).__file__).read_text(encoding="utf-8")
         assert ("ban=" in source) == (kind in banned), kind
+
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+def test_readme_has_every_kind_with_the_numbers_of_the_page() -> None:
+    section = README.partition("## What it notices")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| `([\w-]+)` \| (.*?) \|", section, flags=re.MULTILINE)
+    assert [kind for kind, _ in found] == list(Kind)
+    for kind, text in found:
+        wanted = set(re.findall(r"\d[\d.,]*\d|\d", text))
+        there = set(re.findall(r"\d[\d.,]*\d|\d", SECTIONS[f"`{kind}`"]))
+        assert wanted <= there, kind

@@ -196,3 +196,18 @@ def test_what_cannot_be_written_goes_on_to_wait(state: State) -> None:
     assert batch.waits
     batch.write(kernel)
     assert set(banning.records(state, NOW)) == {HOST}
+
+
+def test_a_clock_that_is_set_back_makes_no_ban_longer_and_nobody_safe(
+    state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel, batch = no_kernel(), Batch(state)
+    batch.add(kernel, HOST, ban(HOST))
+    batch.write(kernel)
+    monkeypatch.setattr("pfw.drivers.clock.now", lambda: NOW - 900)
+    assert [each.left_s for each in banning.active(state, NOW - 900)] == [600]
+    kernel.there.clear()  # its own clock has ended it
+    assert batch.add(kernel, HOST, ban(HOST))
+    assert HOST in kernel.there
+    batch.write(kernel)
+    assert banning.records(state, NOW - 900)[HOST].until == NOW - 300

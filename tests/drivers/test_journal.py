@@ -226,6 +226,8 @@ def test_a_file_is_followed_from_its_end(log):
     append(path, syslog(f"message repeated 2 times: [ {FAILED.format('three')}]"))
     assert names(file) == ["two", "three", "three"]
     assert names(file) == []
+    append(path, syslog(FAILED.format("four")))
+    assert not any(each.is_sure for each in file.read())
 
 
 def test_a_file_that_is_rotated(log):

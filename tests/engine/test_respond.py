@@ -236,3 +236,16 @@ def test_another_policy_from_now_on() -> None:
     assert one.decide(alert("203.0.113.8"), 0.0) == [Tell(alert("203.0.113.8"))]
     one.use(BAN_ALL)
     assert banned(one.decide(alert("203.0.113.7"), 1.0)) == []
+
+
+def test_a_clock_that_is_set_back_makes_nobody_safe() -> None:
+    one, year = responder(), 365 * DAY
+    assert banned(one.decide(alert("203.0.113.7"), year))
+    assert banned(one.decide(alert("203.0.113.7"), 0.0))
+    assert not banned(one.decide(alert("203.0.113.7"), 1.0))
+    for number in range(respond.BANS_A_MINUTE):
+        assert banned(one.decide(alert(f"198.51.100.{number}"), year))
+    assert not banned(one.decide(alert("203.0.113.8"), year))
+    for number in range(respond.BANS_A_MINUTE):
+        assert banned(one.decide(alert(f"192.0.2.{number}"), 120.0))
+    assert TooMany in {type(each) for each in one.decide(alert("203.0.113.9"), 121.0)}

@@ -27,10 +27,10 @@ from tests.netns.observer_lab import (
     connected,
     ip,
     knock,
-    lab,  # noqa: F401
     observed,  # noqa: F401
     serving,
 )
+from tests.netns.programs_lab import lab  # noqa: F401
 
 from pfw.model.flow import Direction
 from pfw.model.history import Entry
@@ -212,7 +212,7 @@ def seen_by(observed: Observed) -> Path:
 
 def test_the_disk_is_full(observed: Observed) -> None:
     observed.altered("import pfw.record.trouble as trouble\ntrouble.RETRY_S = 0.5")
-    with small_disk(observed, "4m"):
+    with small_disk(observed, "12m"):
         observed.lab.up(OPEN)
         folder = seen_by(observed)
         observed.mounts_of = observed.lab.daemon.pid if observed.lab.daemon is not None else None
@@ -257,7 +257,7 @@ def test_the_file_is_broken_when_it_begins(observed: Observed) -> None:
     observed.up()
     observed.heard("and a new history begins")
     assert _fetch(observed)
-    assert observed.ended(port=WEB)
+    assert observed.ended(port=WEB).traffic.sent_packets
     assert len(list(observed.path.parent.glob("history.db.broken-*"))) == 1
 
 

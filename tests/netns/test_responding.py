@@ -20,6 +20,7 @@ from pfw.daemon.responding import Performer
 from pfw.daemon.state import State
 from pfw.drivers.store import Store
 from pfw.enforce import nft_limits
+from pfw.engine.respond import LIMITS_A_MINUTE
 from pfw.model.address import AddressSet, parse_address, parse_range
 from pfw.model.observation import Alert, Kind
 from pfw.model.policy import Doing, Reaction, Respond
@@ -49,6 +50,10 @@ class Responding:
 
     def perform(self, seen: Alert) -> str:
         found: str = self._here.call(lambda: self.performer.perform(seen))
+        return found
+
+    def perform_all(self, seen: list[Alert]) -> list[str]:
+        found: list[str] = self._here.call(lambda: [self.performer.perform(each) for each in seen])
         return found
 
     def use(self, respond: Respond) -> None:
@@ -275,6 +280,14 @@ def test_the_kernel_ends_a_limit(respond, banning, net) -> None:
     net.wait_until(lambda: new_connections(banning, net, 100) == 100, "the kernel has ended it")
     net.wait_until(lambda: "limit_in" not in banning.firewall.ours(), "its chain is gone")
     assert one.perform(alert(net.there)) == "limited 10.77.0.2 for 2 s"
+
+
+@nftables_only
+def test_a_storm_of_forged_sources_takes_no_time(respond, banning, net) -> None:
+    one = respond(LIMIT)
+    found = one.perform_all([alert(f"198.18.{number >> 8}.{number & 255}") for number in range(1_000)])
+    assert sum(each.startswith("limited") for each in found) == LIMITS_A_MINUTE
+    assert found[-1] == f"left alone: more than {LIMITS_A_MINUTE} limits a minute"
 
 
 @pytest.mark.parametrize("banning", ["iptables-nft"], indirect=True)

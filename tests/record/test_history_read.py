@@ -182,7 +182,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @given(histories(), queries())
-@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_answers_are_those_of_a_list(path: Path, entries: list[Entry], query: Query) -> None:
     path.unlink(missing_ok=True)
     keep(path, entries)

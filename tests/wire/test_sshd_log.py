@@ -205,9 +205,25 @@ def test_long_lines_cost_little():
 
 
 def test_names_are_cut():
-    found = read_message(f"Invalid user {'x' * 900} from 203.0.113.9 port 4")
+    found = read_message(f"Invalid user {'x' * 400} from 203.0.113.9 port 4")
     assert found is not None
     assert found.user == "x" * USER_MAX
+
+
+@pytest.mark.parametrize("cut_at", [500, 1_023])
+def test_who_chooses_a_name_does_not_choose_the_end_of_a_message_that_is_cut(cut_at):
+    front, end = "Connection closed by invalid user ", " 192.0.2.1 port 22"
+    filler = "\\001" * (cut_at // 4)
+    name = filler[: cut_at - len(front) - len(end)] + end + " and so on"
+    written = f"{front}{name} 203.0.113.9 port 4 [preauth]"[:cut_at]
+    assert written.endswith(end)
+    assert read_message(written) is None
+
+
+def test_whether_the_service_said_so_is_told():
+    for is_sure in (True, False):
+        log = LoginLog(is_sure=is_sure)
+        assert [log.read(each, NOON).is_sure for each in (WRONG, ENTERED)] == [is_sure, is_sure]
 
 
 def told(*messages, session=4711, log=None):

@@ -18,6 +18,7 @@ from pfw.daemon.programs import reroutes
 from pfw.daemon.remembering import Remembering
 from pfw.drivers import clock
 from pfw.drivers.nfqueue import QueueReader
+from pfw.enforce.plan import REFUSED_NAME, UNKNOWN_NAME
 from pfw.enforce.programs import written
 from pfw.engine.prompts import Prompts
 from pfw.model.event import Source
@@ -35,14 +36,18 @@ _DIRECTIONS = {1: Direction.IN, 3: Direction.OUT}
 Perform = Callable[[list[PromptCommand]], None]
 Note = Callable[[str, str, float], None]
 """Is told of the path of a program, what was decided about it here, and when."""
+Stopped = Callable[[Flow, Found, str | None], None]
+HELD_MAX = 16_384
+"""More than the queue has room for."""
 
 
 class Asking:
-    """The queue's reader. `perform` is told what happens to prompts, `note` what was decided here."""
+    """The queue's reader. `perform` is told what happens to prompts, `note` what was decided here, `stopped` of
+    connections that did not pass: whose they were, and by which rule."""
 
     def __init__(
         self, reader: QueueReader, attribution: Attribution, force: Force, prompts: Prompts, remembering: Remembering,
-        perform: Perform, note: Note, failed: Callable[[Exception], None],
+        perform: Perform, note: Note, stopped: Stopped, failed: Callable[[Exception], None],
     ) -> None:  # fmt: skip
         self._reader = reader
         self._attribution = attribution
@@ -51,7 +56,10 @@ class Asking:
         self._remembering = remembering
         self._perform = perform
         self._note = note
+        self._stopped = stopped
         self._failed = failed
+        # The packets that wait for an answer.
+        self._held: dict[int, tuple[Flow, Found]] = {}
         self.counts = dict.fromkeys(("queued", "labelled", "decided", "asked", "unsure", "unreadable", "failed"), 0)
 
     def take(self) -> None:
@@ -82,6 +90,9 @@ class Asking:
                 case Release(packet_id=number, allow=allow):
                     with suppress(OSError):
                         self._reader.verdict(number, allow)
+                    held = self._held.pop(number, None)
+                    if held is not None and not allow:
+                        self._stopped(*held, REFUSED_NAME)
                 case Remember(prompt=prompt, answer=answer):
                     self._remembering.add(prompt, answer)
         self._perform(commands)
@@ -119,6 +130,9 @@ class Asking:
             return
         self.counts["decided" if owner.is_sure else "unsure"] += 1
         self._verdict(packet, accept=verdict.action is Action.ALLOW)
+        if verdict.action is not Action.ALLOW:
+            known = verdict.action in (Action.BLOCK, Action.REJECT)
+            self._stopped(flow, owner, verdict.rule if known else UNKNOWN_NAME)
 
     def _verdict_on(self, flow: Flow, owner: Found) -> Verdict:
         moment = clock.moment()
@@ -139,12 +153,17 @@ class Asking:
         answered = self._remembering.answers.find(subject, now) if owner.is_sure else None
         if answered is not None:
             self._verdict(packet, accept=answered)
+            if not answered:
+                self._stopped(flow, owner, REFUSED_NAME)
             return
         if owner.program is None and packet.uid is None and flow.direction is Direction.OUT:
             self._verdict(packet, accept=False)  # the kernel's own, say a multicast report: nobody could tell
             return
         self.counts["asked"] += 1
         rule = verdict.rule or f"default {flow.direction}"
+        self._held[packet.id] = flow, owner
+        if len(self._held) > HELD_MAX:
+            del self._held[next(iter(self._held))]
         self.do(self.prompts.packet(packet.id, key, flow, subject, program, owner.certainty, rule, now))
 
     def _verdict(self, packet: Queued, *, accept: bool) -> None:

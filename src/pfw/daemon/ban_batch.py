@@ -20,6 +20,8 @@ from pfw.drivers.programs import RefusedError
 from pfw.enforce.nft_table import BANS_MAX, Ban
 from pfw.model.address import Range, format_range
 
+_APART_S = 60.0
+"""Bans that are given at the same time begin within this."""
 BOOT_S = 30.0
 """How often the file for the next boot is written. What it lacks comes a little later, from `bans.json`."""
 
@@ -132,8 +134,11 @@ def record_of(
 
 
 def _lasts(known: Record, record: Record) -> bool:
-    """Whether a ban lasts as long as another one, or longer."""
-    return known.until is None or (record.until is not None and known.until >= record.until)
+    """Whether a ban lasts as long as another one, or longer. One that begins later says nothing: the clock was set
+    back."""
+    if known.until is None:
+        return True
+    return record.until is not None and known.until >= record.until and known.since <= record.since + _APART_S
 
 
 def _alive(found: dict[Range, Record], now: float) -> dict[Range, Record]:

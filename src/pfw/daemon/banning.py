@@ -82,8 +82,10 @@ def _hitting(
 
 
 def left(pair: Range, record: Record, now: float) -> Ban:
-    """A ban with the time that it has left."""
-    return Ban(pair, None if record.until is None else max(1, int(record.until - now)))
+    """A ban with the time that it has left: never more than it had, since the clock may have been set back."""
+    if record.until is None:
+        return Ban(pair, None)
+    return Ban(pair, max(1, int(min(record.until - now, record.until - record.since))))
 
 
 _MAPPED: Range = (IPV6_FIRST | 0xFFFF << 32, IPV6_FIRST | 0xFFFF << 32 | IPV4_LAST)

@@ -58,7 +58,7 @@ ExecStart={pfw} ban reload
 WantedBy=multi-user.target
 """
 _DAEMON = """[Unit]
-Description=Personal Firewall: programs and prompts
+Description=Personal Firewall: programs, prompts, history and detection
 Documentation=man:pfw(1)
 After=local-fs.target pfw-boot-nftables.service
 Before=network-online.target
@@ -73,7 +73,8 @@ RestartSec=1
 RuntimeDirectory=pfw
 RuntimeDirectoryMode=0755
 RuntimeDirectoryPreserve=yes
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_BPF CAP_PERFMON CAP_SYS_PTRACE CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_BPF CAP_PERFMON
+CapabilityBoundingSet=CAP_SYS_PTRACE CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER
 NoNewPrivileges=yes
 ProtectSystem=strict
 ReadWritePaths={state} {policies}
@@ -88,7 +89,7 @@ RestrictRealtime=yes
 RestrictNamespaces=yes
 LockPersonality=yes
 MemoryDenyWriteExecute=yes
-RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6
+RestrictAddressFamilies=AF_UNIX AF_NETLINK AF_INET AF_INET6 AF_PACKET
 SystemCallArchitectures=native
 SystemCallFilter=@system-service bpf pidfd_getfd
 

@@ -29,6 +29,7 @@ BOUNDS: dict[str, tuple[str, str]] = {
     "connections_sampled_out": ("connections like many others, which the detectors were not shown", "nothing"),
     "owners_look_up_refused": ("connections recorded without their program, being too many at once", "nothing"),
     "stopped_packets_lost": ("packets stopped by rules that are not in pfw log, being too many at once", _LOAD),
+    "stopped_untold_lost": ("connections that the daemon stopped and that are not in pfw log", _LOAD),
     "special_packets_lost": ("packets that the detectors were not shown, being too many at once", _LOAD),
     "detectors_refused": ("times that a detector had no room for another source", _LOAD),
     "listeners_refused": ("listening sockets that were too many to look at", "see what opens so many: ss -ltnup"),

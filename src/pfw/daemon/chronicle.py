@@ -33,6 +33,8 @@ from pfw.wire.error import WireError
 
 LOOK_UPS_MAX = 1000
 """Owners that are looked up a second, each some 0.1 ms."""
+LOOK_UPS_S = 0.2
+"""How much of a second they may take: without labels one can be a walk through all processes."""
 LISTENER_S = 5.0
 """So long whoever listens on a port is taken for its listener still."""
 SUBJECTS_MAX = 8192
@@ -95,9 +97,8 @@ class _Described(Struct, frozen=True, gc=False):
 
 
 class Chronicle:
-    """Describes connections. `next_id` gives the number of an entry by its start, `changed` is called behind
-    each change of the policy in force. Raises OSError where the
-    kernel does not tell of sockets at all."""
+    """Describes connections. `next_id` gives the number of an entry by its start, `changed` is called behind each
+    change of the policy in force. Raises OSError where the kernel does not tell of sockets at all."""
 
     def __init__(
         self,
@@ -125,6 +126,7 @@ class Chronicle:
         self._talked: OrderedDict[bytes, str] = OrderedDict()
         self._second = 0.0
         self._looked_up = 0
+        self._took_s = 0.0
         self._changed = changed
         self._talks = talks
         self.in_force = InForce(state, self._policy_changed)
@@ -193,14 +195,15 @@ class Chronicle:
         decided = told.verdict.action, told.verdict.rule
         return self._entry(_subject(flow, owner, self._path(owner), *decided), flow, told.time, is_over=True)
 
+    def not_allowed(self, flow: Flow, owner: Found, rule: str | None, time: float) -> Entry:
+        """A connection that the daemon stopped, after the kernel had handed it over."""
+        return self._entry(_subject(flow, owner, self._path(owner), Action.BLOCK, rule), flow, time, is_over=True)
+
     def program_of(self, source: bytes | None, target: bytes | None) -> str | None:
         """The program here that lately had to do with a connection from `source` to `target`."""
         if source is None or target is None or not self.is_local(source):
             return None
         return self._talked.get(target)
-
-    def name_of(self, address: bytes, now: float) -> str | None:
-        return self._names.of(address, now)
 
     def _entry(self, subject: Subject, flow: Flow, now: float, *, is_over: bool = False) -> Entry:
         remote = flow.source if flow.direction is Direction.IN else flow.destination
@@ -275,15 +278,18 @@ class Chronicle:
             return _NOT_LOOKED_UP
         second = now // 1
         if second != self._second:
-            self._second, self._looked_up = second, 0
-        if self._looked_up >= LOOK_UPS_MAX:
+            self._second, self._looked_up, self._took_s = second, 0, 0.0
+        if self._looked_up >= LOOK_UPS_MAX or self._took_s >= LOOK_UPS_S:
             self.not_looked_up += 1
             return _NOT_LOOKED_UP
         self._looked_up += 1
+        began = monotonic()
         try:
             return self._attribution.quickly(flow)
         except (OSError, WireError):
             return _NOT_LOOKED_UP
+        finally:
+            self._took_s += monotonic() - began
 
 
 def _subject(flow: Flow, owner: Found, path: str | None, action: Action, rule: str | None) -> Subject:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from msgspec import Struct
@@ -78,7 +78,7 @@ def login_sessions() -> list[Session]:
 
 def protected() -> list[tuple[str, AddressSet]]:
     """Addresses that must not be banned, by whose they are."""
-    logins = procfs.login_inodes()
+    logins = procfs.session_inodes()
     remote = {each.remote for each, inode in _accepted() if inode in logins}
     remote |= {each.remote for each in own_sessions()} | procfs.logged_in_from()
     resolvers = set()
@@ -87,25 +87,23 @@ def protected() -> list[tuple[str, AddressSet]]:
             resolvers.add(parse_address(text))
     return [
         ("loopback", _LOOPBACK),
-        ("this machine's own", _own()),
-        ("the gateway's", _set(_told(netlink.gateways))),
+        ("this machine's own", _told("own", netlink.local_addresses)),
+        ("the gateway's", _told("gateways", lambda: _set(netlink.gateways()))),
         ("the resolver's", _set(resolvers)),
         ("the DHCP server's", _set(leases.dhcp_servers())),
         ("of somebody who is logged in", _set(remote)),
     ]
 
 
-def _own() -> AddressSet:
-    with suppress(OSError, WireError):
-        return netlink.local_addresses()
-    return AddressSet()
+_last_told: dict[str, AddressSet] = {}
 
 
-def _told(ask: object) -> Iterable[bytes]:
+def _told(what: str, ask: Callable[[], AddressSet]) -> AddressSet:
+    """What the kernel tells, or told the last time: who makes routes come and go must not make it forget whose they
+    are (see `netlink.steadily`)."""
     with suppress(OSError, WireError):
-        assert callable(ask)
-        return set(ask())
-    return set()
+        _last_told[what] = ask()
+    return _last_told.get(what, AddressSet())
 
 
 def _set(addresses: Iterable[bytes]) -> AddressSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from pfw.daemon import listing
@@ -14,13 +15,16 @@ from pfw.engine.detect.all import detectors
 from pfw.engine.detect.detection import Detection
 from pfw.engine.detect.known_bad import KnownBad
 from pfw.engine.detect.new_listener import NewListener
+from pfw.engine.respond import of_last_minute
 from pfw.model.command import Alerted
 from pfw.model.history import Noticed
-from pfw.model.observation import Alert, Observation
+from pfw.model.observation import Alert, Kind, Observation
 from pfw.model.policy import Policy, Respond
 from pfw.record.alerts import message
 from pfw.record.history_writer import HistoryWriter
 
+ALERTS_A_MINUTE = 100
+"""Of one kind. Above, somebody invents sources, and what is told would bury the alerts of other kinds."""
 PERIOD_S = 5.0
 """How often detectors are asked what follows from nothing more having come: a scan may be over within a moment."""
 Raise = Callable[[str, str], None]
@@ -41,6 +45,8 @@ class Noticing:
         chance: Callable[[], float],
     ) -> None:
         self.alerts = 0
+        self._left_out = 0
+        self._lately: dict[Kind, deque[float]] = {}
         self._state = state
         self._chronicle = chronicle
         self._history = history
@@ -56,6 +62,11 @@ class Noticing:
     def refused(self) -> int:
         """What detectors did not look at for want of room."""
         return self._detection.refused
+
+    @property
+    def untold(self) -> int:
+        """Alerts that were not told, at all or outside, because there were too many."""
+        return self._left_out + self.performer.untold
 
     def use(self, policy: Policy | None) -> None:
         """Another policy is in force."""
@@ -83,7 +94,13 @@ class Noticing:
     def _alert(self, alert: Alert) -> None:
         now = clock.now()
         self.alerts += 1
-        response = self.performer.perform(alert)
+        lately = self._lately.setdefault(alert.kind, deque())
+        are_many = of_last_minute(lately, now) >= ALERTS_A_MINUTE
+        response = self.performer.perform(alert, quiet=are_many)
+        if are_many and "banned" not in response:
+            self._left_out += 1
+            return
+        lately.append(now)
         program = alert.program or self._chronicle.program_of(alert.source, alert.target)
         command = Alerted(now, alert, program, response, blocked="banned" in response)
         self._history.note(

@@ -7,6 +7,7 @@ end; the messages between both stand there. When the daemon ends, this process e
 
 from __future__ import annotations
 
+import gc
 import os
 import random
 import signal
@@ -25,7 +26,7 @@ from pfw.daemon.chronicle import Chronicle
 from pfw.daemon.inside import Inside
 from pfw.daemon.loop import Loop
 from pfw.daemon.noticing import Noticing
-from pfw.daemon.observing import Begin, Counted, Raised, Said, Sender, receive_begin
+from pfw.daemon.observing import Begin, Counted, Raised, Said, Sender, Stopped, frames, receive_begin
 from pfw.daemon.recording import RecorderProcess
 from pfw.daemon.rule_log import RuleLog
 from pfw.daemon.special_packets import SpecialPackets
@@ -36,7 +37,9 @@ from pfw.drivers.conntrack import EventReader
 from pfw.drivers.nflog import LogReader
 from pfw.enforce.nft_table import HISTORY_GROUP, LOG_BYTES
 from pfw.engine.detect.specials import Quoted
+from pfw.engine.detect.watch import UNANSWERED_S
 from pfw.engine.names import Names
+from pfw.model.flow import Flow
 from pfw.model.history import Entry, New, Query
 from pfw.model.name import Answer
 from pfw.model.observation import Began, Reply
@@ -58,6 +61,9 @@ _COUNTS_S = 5.0
 _OPEN_MAX = 100_000
 """Rows without an end that are looked at when the observer begins."""
 _LOSSES_S = 60.0
+_READ_BYTES = 1 << 16
+_STOPPED_MAX = 8_192
+"""Connections that were stopped lately."""
 
 
 class Observer:
@@ -91,6 +97,8 @@ class Observer:
             "packets are not looked at for what they say", lambda: SpecialPackets(self._learn, self._quoted)
         )
         self._losses: dict[str, int] = {}
+        self._said = bytearray()
+        self._stopped: dict[tuple[object, ...], float] = {}
         self._refresh()
         self.tracking.begin(before)
 
@@ -136,7 +144,7 @@ class Observer:
             "history_lost": self.history.lost,
             "listeners_refused": self._inside.refused,
             "alerts": self.noticing.alerts,
-            "alerts_untold_lost": self.noticing.performer.untold,
+            "alerts_untold_lost": self.noticing.untold,
             "bans_refused": self.noticing.performer.too_many,
             "detectors_refused": self.noticing.refused,
         }
@@ -150,10 +158,19 @@ class Observer:
         return found
 
     def _heard(self) -> None:
-        """The daemon says nothing more, so this is its end."""
-        with suppress(OSError):
-            if not os.read(sys.stdin.fileno(), 4096):
+        """What the daemon tells of connections that it stopped; when it says nothing more, that is its end."""
+        with suppress(BlockingIOError):
+            piece = os.read(sys.stdin.fileno(), _READ_BYTES)
+            if not piece:
                 self.loop.stop()
+            self._said += piece
+        entries = []
+        for payload in frames(self._said):
+            told = msgspec.msgpack.decode(payload, type=Stopped)
+            if not self._is_repeated(told.flow, told.time):
+                entries.append(self.chronicle.not_allowed(told.flow, told.owner, told.rule, told.time))
+        if entries:
+            self.history.write(entries)
 
     def _watch_events(self) -> None:
         self.loop.watch(self.reader.fileno(), self._take_events)
@@ -174,7 +191,8 @@ class Observer:
             if told is None or told.verdict.action not in (Action.BLOCK, Action.REJECT):
                 continue
             flow = told.flow
-            entries.append(self.chronicle.stopped(told))
+            if not self._is_repeated(flow, told.time):
+                entries.append(self.chronicle.stopped(told))
             began = Began(
                 told.time, flow.protocol, flow.source, flow.destination, flow.source_port, flow.port, flow.icmp_type,
                 told.frame.size,
@@ -183,6 +201,15 @@ class Observer:
             self.noticing.see(self.tracking.live.stopped(began, told.flags, reply))
         if entries:
             self.history.write(entries)
+
+    def _is_repeated(self, flow: Flow, time: float) -> bool:
+        """Whether a connection was stopped just before: it is tried again by the kernel, and not by anybody."""
+        key = flow.protocol, flow.source, flow.destination, flow.source_port, flow.port
+        before = self._stopped.pop(key, 0.0)
+        self._stopped[key] = time
+        if len(self._stopped) > _STOPPED_MAX:
+            del self._stopped[next(iter(self._stopped))]
+        return 0 <= time - before < UNANSWERED_S
 
     def _take_special(self) -> None:
         assert self._special is not None
@@ -280,7 +307,6 @@ def _known_listeners(path: Path) -> dict[str, str | None]:
 
 
 def main() -> int:
-    import gc; gc.freeze(); gc.set_threshold(50_000, 50, 1000)
     """The process that `observing.py` starts: the daemon is at its standard input."""
     sock = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     try:
@@ -289,6 +315,9 @@ def main() -> int:
         return 2
     sock.setblocking(False)
     sender = Sender(sock)
+    # Connections are many objects without cycles: to look for some costs a tenth of the time under load.
+    gc.freeze()
+    gc.set_threshold(50_000, 50, 1000)
     try:
         observer = Observer(begin, sender)
     except OSError as error:

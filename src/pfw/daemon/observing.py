@@ -1,7 +1,7 @@
 """The daemon's end of the observer (`observer.py`), and what both say to each other.
 
-A message is its length (4 bytes, little endian) and a MessagePack array. The daemon says one thing, `Begin`, and then
-only listens; it never waits. An observer that ends is started again, with growing patience.
+A message is its length (4 bytes, little endian) and a MessagePack array. The daemon says `Begin`, and then tells of the
+connections that it stopped by itself; it never waits. An observer that ends is started again, with growing patience.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from math import inf
 
 from msgspec import DecodeError, Struct, ValidationError, msgpack
 
+from pfw.daemon.attribution import Found
 from pfw.drivers import clock
+from pfw.model.flow import Flow
 from pfw.record.recorder import Options as Records
 
 MESSAGE_BYTES_MAX = 1 << 20
@@ -33,6 +35,15 @@ class Begin(Struct, tag=True):
 
     bpffs: str | None
     records: Records
+
+
+class Stopped(Struct, tag=True):
+    """The daemon stopped a connection that the kernel had handed over; `rule` is as in `model/history.py`."""
+
+    time: float
+    flow: Flow
+    owner: Found
+    rule: str | None
 
 
 class Said(Struct, tag=True):
@@ -98,7 +109,7 @@ class ObserverProcess:
         watch: Callable[[int, Callable[[], None]], None],
         unwatch: Callable[[int], None],
     ) -> None:
-        self.restarts = 0
+        self.restarts = self.untold = 0
         self._begin = begin
         self._heard = heard
         self._tell = tell
@@ -106,7 +117,7 @@ class ObserverProcess:
         self._unwatch = unwatch
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
-        self._received = bytearray()
+        self._received, self._pending = bytearray(), bytearray()
         self._started = 0.0
         self._due = inf
         self._patience_s = 1.0
@@ -116,6 +127,24 @@ class ObserverProcess:
         if self._sock is None and now >= self._due:
             self.restarts += 1
             self.start()
+        self._flush()
+
+    def stopped(self, flow: Flow, owner: Found, rule: str | None) -> None:
+        """Tell of a connection that was stopped; where the observer does not listen, it is counted."""
+        if self._sock is None or len(self._pending) >= PENDING_BYTES_MAX:
+            self.untold += 1
+            return
+        self._pending += _framed(msgpack.encode(Stopped(clock.now(), flow, owner, rule)))
+        self._flush()
+
+    def _flush(self) -> None:
+        while self._pending and self._sock is not None:
+            try:
+                del self._pending[: self._sock.send(self._pending)]
+            except BlockingIOError:
+                return
+            except OSError:
+                self._pending.clear()  # its end is heard of as well
 
     def take(self) -> None:
         """Hear what it has said."""
@@ -130,8 +159,9 @@ class ObserverProcess:
             self._ended()
             return
         self._received += piece
-        for message in _messages(self._received):
-            self._heard(message)
+        for payload in frames(self._received):
+            with suppress(DecodeError, ValidationError):
+                self._heard(msgpack.decode(payload, type=Message))
 
     def close(self) -> None:
         """Let it finish."""
@@ -166,6 +196,7 @@ class ObserverProcess:
                 return
         self._started = clock.now()
         self._received.clear()
+        self._pending.clear()
         ours.sendall(_framed(msgpack.encode(self._begin)))
         ours.setblocking(False)
         self._sock = ours
@@ -215,13 +246,12 @@ def _framed(payload: bytes) -> bytes:
     return len(payload).to_bytes(4, "little") + payload
 
 
-def _messages(received: bytearray) -> Iterator[Message]:
-    """Take out what has come whole."""
+def frames(received: bytearray) -> Iterator[bytes]:
+    """Take out the messages that have come whole."""
     while len(received) >= 4:
         size = int.from_bytes(received[:4], "little")
         if len(received) < 4 + size:
             return
         payload = bytes(received[4 : 4 + size])
         del received[: 4 + size]
-        with suppress(DecodeError, ValidationError):
-            yield msgpack.decode(payload, type=Message)
+        yield payload

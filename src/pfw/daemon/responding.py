@@ -8,6 +8,7 @@ observer may wait: it writes bans to the disk once a second, and every few secon
 from __future__ import annotations
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -22,7 +23,7 @@ from pfw.drivers.store import Store
 from pfw.enforce.bans import protected
 from pfw.enforce.nft_table import Ban as KernelBan
 from pfw.engine import respond as decided
-from pfw.engine.respond import BANS_A_MINUTE, PROTECTED, Responder
+from pfw.engine.respond import BANS_A_MINUTE, LIMITS_A_MINUTE, PROTECTED, Responder, of_last_minute
 from pfw.model.address import AddressSet, Range, as_int, format_range
 from pfw.model.observation import Alert
 from pfw.model.policy import Doing, Respond
@@ -54,6 +55,7 @@ class Performer:
         """Of what both threads use: the responder, who is limited, and the kernel's set of those."""
         self._batch = Batch(self._state)
         self._limited: dict[int, float] = {}
+        self._tried_to_limit: deque[float] = deque()
         self._kept: sparing.Kept = []
         self._protected = AddressSet()
         self._forgiven: frozenset[Range] = frozenset()
@@ -154,8 +156,11 @@ class Performer:
         host, name, now = limit.range[0], format_range(*limit.range), clock.now()
         try:
             with self._lock, self._in_kernel() as backend:
-                if self._limited.get(host, 0.0) > now:
+                if now < self._limited.get(host, 0.0) <= now + decided.LONGEST_S:
                     return ""
+                if of_last_minute(self._tried_to_limit, now) >= LIMITS_A_MINUTE:
+                    return f"left alone: more than {LIMITS_A_MINUTE} limits a minute"
+                self._tried_to_limit.append(now)
                 backend.limit([KernelBan(limit.range, max(1, int(limit.seconds)))])
                 self._limited[host] = now + limit.seconds
         except _SYSTEM as error:

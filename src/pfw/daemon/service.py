@@ -92,15 +92,15 @@ class Service:
         self.remembering = Remembering(self.force, self._always, self.loop.watch, self.loop.unregister)
         self.restoring = Restoring(state, tell, self._restored)
         self.api = Api(self, self.folder / SOCKET, _group())
-        self.asking = Asking(
-            self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform,
-            self.census.note, self._failed,
-        )  # fmt: skip
         pinned = str(self.labels.folder.parent) if self.labels is not None else None
         self.observing = ObserverProcess(
             Begin(pinned, options.records), self._heard, tell, self.loop.watch, self.loop.unregister
         )  # fmt: skip
         self.observed: dict[str, int] = {}
+        self.asking = Asking(
+            self.reader, self.attribution, self.force, self.prompts, self.remembering, self.api.perform,
+            self.census.note, self.observing.stopped, self._failed,
+        )  # fmt: skip
         self.queued_by = ""
         self._trouble = ""
         self._say_running(options)
@@ -168,7 +168,7 @@ class Service:
         counts = {**self.asking.counts, **{f"prompts_{name}": each for name, each in self.prompts.counts.items()}}
         counts |= {"verdicts_refused": self.reader.refused, "packets_lost": self.reader.lost}
         counts |= self.naming.counts | self.observed
-        counts["observer_restarts"] = self.observing.restarts
+        counts |= {"observer_restarts": self.observing.restarts, "stopped_untold_lost": self.observing.untold}
         with suppress(OSError):
             dropped = self.reader.dropped()
             counts |= {"dropped_queue_full": dropped.queue_full, "dropped_buffer_full": dropped.buffer_full}

@@ -30,7 +30,7 @@ from pfw.wire.error import WireError
 FOLLOWED_MAX = 300_000
 """More than the kernel tracks unless told to (nf_conntrack_max is 262,144 on big machines)."""
 ASKED_MAX = 1000
-"""Connections that have closed whose counters are asked for, a second."""
+"""Connections that have closed whose counters are asked for, a second; none while MANY begin."""
 _EVENTS_AT_ONCE = 10_000
 _LOOK_S = 5.0
 _LOOK_SHARE = 0.01
@@ -231,7 +231,7 @@ class Tracking:
         closed, self._closed = self._closed, []
         if now // 1 != self._second:
             self._second, self._asked = now // 1, 0
-        asked = closed[: max(0, ASKED_MAX - self._asked)]
+        asked = [] if self.live.is_busy else closed[: max(0, ASKED_MAX - self._asked)]
         self._asked += len(asked)
         entries = _found(asked) if asked else []
         told: list[Observation] = []

@@ -142,7 +142,7 @@ class LogFile:
         self.trouble: str | None = None
         self._path = path
         self._lines = Lines()
-        self._log = LoginLog()
+        self._log = LoginLog(is_sure=self.is_trusted)
         self._file = self._open()
         if self._file is not None:
             os.lseek(self._file, 0, os.SEEK_END)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pwd
 import re
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +14,13 @@ from struct import Struct as Layout
 _PROC = Path("/proc")
 _UTMP = (Path("/run/utmp"), Path("/var/run/utmp"))
 _ANCESTORS_MAX = 64
+_CLOCK = time.CLOCK_BOOTTIME
+"""The one by which /proc tells when a process began."""
 _LOGIN_PROGRAMS = frozenset({"sshd", "sshd-session", "sshd-auth", "dropbear", "in.telnetd", "telnetd", "in.rlogind"})
+_ASKING, _ASKING_USER = "sshd-auth", "sshd"
+"""Who serves a session while nobody has got in yet: sshd's process without privileges (its README.privsep)."""
+_LOGIN_S = 330.0
+"""Nobody is asked for a password for longer: dropbear gives 300 s, OpenSSH 120 s."""
 _USER_PROCESS = 7
 _UTMP_RECORD = Layout("=h2xi32s4s32s256shhiii16s20s")
 """struct utmp of glibc on Linux (bits/utmp.h), 384 bytes."""
@@ -52,6 +60,28 @@ def socket_inodes(pid: int) -> set[int]:
 def login_inodes() -> set[int]:
     """The sockets that programs for remote logins hold."""
     return {inode for pid in _pids() if _name(pid) in _LOGIN_PROGRAMS for inode in socket_inodes(pid)}
+
+
+def session_inodes() -> set[int]:
+    """Those of them by which somebody got in. Whoever only connects has a process that holds his socket, too, but none
+    that is his, and none that does something for him."""
+    processes = {pid: found for pid in _pids() if (found := _process(pid)) is not None}
+    parents = {found[1] for found in processes.values()}
+    working = {parent for name, parent, _ in processes.values() if name not in _LOGIN_PROGRAMS and name != "login"}
+    # telnetd starts login, which asks, and has a shell when it has been answered.
+    working |= {parent for pid, (name, parent, _) in processes.items() if name == "login" and pid in working}
+    asking = _user_id(_ASKING_USER)
+    inside: set[int] = set()
+    outside: set[int] = set()
+    for pid, (name, _, age_s) in processes.items():
+        if name not in _LOGIN_PROGRAMS:
+            continue
+        uid = _uid(pid)
+        if name == _ASKING or (uid is not None and uid == asking):
+            outside |= socket_inodes(pid)
+        elif uid or pid in working or (age_s > _LOGIN_S and pid not in parents):
+            inside |= socket_inodes(pid)
+    return inside - outside
 
 
 def variable(pid: int, name: str) -> str | None:
@@ -133,6 +163,32 @@ def _name(pid: int) -> str:
         return (_PROC / str(pid) / "comm").read_text(errors="replace").strip()
     except OSError:
         return ""
+
+
+def _process(pid: int) -> tuple[str, int, float] | None:
+    """The name of a process, its parent, and for how many seconds it has been there."""
+    try:
+        text = (_PROC / str(pid) / "stat").read_text(errors="replace")
+        words = text.rpartition(")")[2].split()
+        started = int(words[19]) / os.sysconf("SC_CLK_TCK")
+        return text.partition("(")[2].rpartition(")")[0], int(words[1]), time.clock_gettime(_CLOCK) - started
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _uid(pid: int) -> int | None:
+    # Not the owner of its folder: of a process that has changed its user, that is root.
+    with suppress(OSError, ValueError, IndexError):
+        for line in (_PROC / str(pid) / "status").read_text(errors="replace").splitlines():
+            if line.startswith("Uid:"):
+                return int(line.split()[1])
+    return None
+
+
+def _user_id(name: str) -> int | None:
+    with suppress(KeyError):
+        return pwd.getpwnam(name).pw_uid
+    return None
 
 
 def executables() -> list[str]:

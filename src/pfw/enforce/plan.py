@@ -34,8 +34,9 @@ INVALID_NAME = "base invalid"
 """The name under which packets that belong to no connection are counted, here as in the monitor."""
 BAN_NAME = "base ban"
 ANSWERED_NAME, REFUSED_NAME = "answered with allow", "answered with block"
+UNKNOWN_NAME = "base unknown program"
 _PROGRAM_NAMES = (
-    ("base unknown program", Action.ASK),
+    (UNKNOWN_NAME, Action.ASK),
     (ANSWERED_NAME, Action.ALLOW),
     (REFUSED_NAME, Action.BLOCK),
 )

@@ -30,8 +30,9 @@ WIDEN_S = 86_400.0
 ADDRESSES, NETWORKS = 2, 2
 """So many addresses of a /64, and so many /64s of a /56, within a day."""
 PREFIXES_MAX = 4_096
-BANS_A_MINUTE = 60
-"""Bans that alerts lead to. Above, somebody has found a way to make us ban, and would fill the kernel's sets."""
+BANS_A_MINUTE, LIMITS_A_MINUTE = 60, 120
+"""Bans that alerts lead to, and limits. Above, somebody has found a way to make us ban, and would fill the kernel's
+sets and our time."""
 UNPROVED_LIMIT_S = 60.0
 """Whose address may be forged is limited for so long at most: it may be somebody else's."""
 _MINUTE_S = 60.0
@@ -156,17 +157,16 @@ class Responder:
         """Whether the last ban of it, or of what holds it, goes on."""
         held = [host] if host[1] < 1 << 128 else [host, _prefix(host, _NETWORK_BITS), _prefix(host, _SITE_BITS)]
         found = (self._offences.get(each) for each in held)
-        return any(each is not None and each.until > now for each in found)
+        # What would last for longer than any ban was said before the clock was set back.
+        return any(each is not None and now < each.until <= now + LONGEST_S for each in found)
 
     def _may_ban(self, now: float) -> bool:
-        while self._recent and self._recent[0] <= now - _MINUTE_S:
-            self._recent.popleft()
-        return len(self._recent) < BANS_A_MINUTE
+        return of_last_minute(self._recent, now) < BANS_A_MINUTE
 
     def _too_many(self, now: float) -> list[Answer]:
         self.too_many += 1
         self._untold += 1
-        if self._told_too_many is not None and now < self._told_too_many + _MINUTE_S:
+        if self._told_too_many is not None and abs(now - self._told_too_many) < _MINUTE_S:
             return []
         told, self._untold, self._told_too_many = self._untold, 0, now
         return [TooMany(told)]
@@ -221,7 +221,7 @@ class _Within:
     def add(self, pair: Range, now: float) -> bool:
         """Whether there are enough, with this one."""
         prefix = _prefix(pair, self._bits)
-        seen = {each: at for each, at in self._seen.get(prefix, {}).items() if at > now - WIDEN_S}
+        seen = {each: at for each, at in self._seen.get(prefix, {}).items() if abs(now - at) < WIDEN_S}
         seen.pop(pair, None)
         seen[pair] = now
         # More than are needed say nothing more.
@@ -246,6 +246,13 @@ def _limit(alert: Alert, reaction: Reaction, spared: _Spared) -> list[Answer]:
         else:
             answers.append(Limit((as_int(address),) * 2, seconds, f"{alert.kind}, score {alert.score}"))
     return [*answers, Tell(alert, held_back)]
+
+
+def of_last_minute(times: deque[float], now: float) -> int:
+    """How many are of the last minute; the others are taken out, those of before the clock was set back, too."""
+    while times and not now - _MINUTE_S < times[0] <= now:
+        times.popleft()
+    return len(times)
 
 
 def counting(offence: Offence, now: float) -> int:

@@ -227,21 +227,24 @@ class ProtocolTried(Struct, frozen=True, gc=False):
 
 
 class LoginFailed(Struct, frozen=True, gc=False):
-    """A service says that somebody did not get in. `service` is a name of `/etc/services`, `source` who tried."""
+    """A service says that somebody did not get in. `service` is a name of `/etc/services`, `source` who tried. Where it
+    is not `is_sure` that the service said so, anybody may have, of anybody."""
 
     time: float
     service: str
     source: bytes
     user: str | None = None
+    is_sure: bool = True
 
 
 class LoginSucceeded(Struct, frozen=True, gc=False):
-    """A service says that somebody got in."""
+    """A service says that somebody got in. `is_sure` is as in `LoginFailed`."""
 
     time: float
     service: str
     source: bytes
     user: str | None = None
+    is_sure: bool = True
 
 
 class Listening(Struct, frozen=True, gc=False):

@@ -52,8 +52,8 @@ _JUMP_S = 86400.0
 _AGAIN_S = 60.0
 """Not more than one file is put aside in this time."""
 _CHECK_S = 1.0
-_PART_MOST = 10_000
-"""Things of a kind that are written in one transaction."""
+_PART_MOST = 2000
+"""Things of a kind that are written in one transaction: each may change some pages of its own, 4 KB each in the log."""
 _ROOM_S = 10.0
 """How long room is made for what does not fit."""
 _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
@@ -61,6 +61,9 @@ _HELD = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 _STRANGE = (sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CONSTRAINT, sqlite3.SQLITE_MISMATCH, sqlite3.SQLITE_TOOBIG)
 """What no statement of ours meets in a sound file."""
 _TROUBLE = (sqlite3.Error, OSError, TypeError, ValueError, KeyError, IndexError, OverflowError)
+
+_YOUNG_PAGES = 256
+"""A file of 1 MiB."""
 
 T = TypeVar("T")
 
@@ -98,9 +101,10 @@ class History:
         self._alerts_most = min(ALERTS_MOST, max(64, budget_bytes // 8192))
         self._reserve = Reserve(f"{path}-reserve", log_bytes(budget_bytes) // 4)
         self._pages_then: int | None = None
-        self._before: int | None = None
+        self._is_known = False
+        self._last_before: int | None = None
         self._file: sqlite3.Connection | None = None
-        self._part_most = min(_PART_MOST, max(64, budget_bytes // 2048))
+        self._part_most = min(_PART_MOST, max(256, budget_bytes >> 17))
         self._open()
 
     def write(self, entries: Sequence[Entry]) -> None:
@@ -151,6 +155,8 @@ class History:
             self._checked_at = now
             if identity(self.path) != self._identity or is_overwritten(self.path):
                 self._close()  # somebody moved or deleted it, or wrote into it
+        if self._pages_then is not None and self._reserve.hold():
+            self._pages_then, self._is_known = None, False  # there is room on the disk again
         forget_before = self._believable(now) - self._keep_s
         return self._careful(lambda: self._tend(now, forget_before))
 
@@ -161,7 +167,7 @@ class History:
 
     def _open(self) -> sqlite3.Connection:
         file = open_file(self.path, self._budget_bytes, self._tell)
-        self._file = file
+        self._file, self._is_known = file, False
         self._identity = identity(self.path)
         self._know(file)
         self._reserve.hold()
@@ -171,9 +177,8 @@ class History:
         """Forget all that was known of the file, and look."""
         self._words = Words(file)
         self._folding = Folding(file, self._words, self._budget_bytes, self._keep_s)
-        if self._before is None:
-            self._before = self._folding.before
-        self._folding.before = min(self._folding.before, self._before)
+        if self._last_before is None:
+            (self._last_before,) = file.execute("SELECT coalesce(max(id), 0) FROM connection").fetchone()
         if self._pages_then is not None:
             self._folding.stop_growing(self._pages_then, self._reserve.size_bytes)
         self._first_seen = FirstSeenTable(file, self._first_seen_most)
@@ -183,6 +188,7 @@ class History:
 
     def _close(self) -> None:
         file, self._file = self._file, None
+        self._is_known = False
         if file is not None:
             file.close()
 
@@ -255,9 +261,12 @@ class History:
         file = self._file
         if file is None:
             raise error
+        (pages,) = file.execute("PRAGMA page_count").fetchone()
         if self._reserve.is_tight:
+            if pages < _YOUNG_PAGES:
+                raise error  # all that it could forget would make no room to speak of
             if self._pages_then is None:
-                (self._pages_then,) = file.execute("PRAGMA page_count").fetchone()
+                self._pages_then = pages
             self._reserve.give_up()
         file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
         until = self._monotonic() + _ROOM_S
@@ -300,7 +309,7 @@ class History:
 
     def _write_part(self, part: Part) -> None:
         if part.entries and self._shift is None:
-            self._shift = max(0, self._folding.before + 1 - min(self._entries))
+            self._shift = max(0, (self._last_before or 0) + 1 - min(self._entries))
         write_part(self._words, part, self._shift or 0)
         self._first_seen.remember(part.seen)
         if part.alerts:

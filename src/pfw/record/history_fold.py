@@ -33,8 +33,8 @@ _HOURS_KEPT_S = 2 * DAY_S
 _FREE_LEAST = 256
 """Pages that may be free before the file is made smaller; besides a tenth of all."""
 _VACUUM = 256
-_SWEEP_AFTER = 200_000
-"""So many rows gone, and texts and subjects are swept."""
+_SWEEP_AFTER, _ROWS_A_PAGE = 200_000, 40
+"""Texts and subjects are swept when so many rows are gone, and half as many as there are: all rows are looked at."""
 
 _COLUMNS = "first, last, count, sent_bytes, sent_packets, received_bytes, received_packets"
 _ADDED = ("count", "sent_bytes", "sent_packets", "received_bytes", "received_packets")
@@ -45,12 +45,11 @@ _ON_CONFLICT = (
 _SUMS = ", ".join(f"sum({column})" for column in _ADDED)
 _SECOND = f"(id - late) / {MICRO}"
 _HOUR = f"{_SECOND} / {HOUR_S} * {HOUR_S}"
-_OPEN_STAYS = "id > ? AND id <= ? AND (took IS NOT NULL OR id <= ? OR id - late < ?)"
+_OPEN_STAYS = "id > ? AND id <= ? AND (took IS NOT NULL OR id - late < ?)"
 _ALL = "id > ? AND id <= ?"
 
 # What is left of a subject's columns when lines are joined ever more coarsely.
 _LEVELS = (
-    frozenset(SUBJECT_COLUMNS),
     frozenset(SUBJECT_COLUMNS) - {"local", "port", "icmp_type"},
     frozenset({"direction", "protocol", "program", "action"}),
     frozenset({"direction", "protocol", "action"}),
@@ -70,9 +69,6 @@ class Folding:
         # All lines there may be at once take half of the budget, so that bad days never push out the others.
         self.lines_most = max(64, int((budget_bytes - log_bytes(budget_bytes)) / 2 / periods / _LINE_BYTES))
         self._whole_least = budget_bytes // 1024
-        (last,) = file.execute("SELECT coalesce(max(id), 0) FROM connection").fetchone()
-        self.before = int(last)
-        """Whatever is open up to this id will not be told to be over: its writer is gone."""
         file.execute(f"PRAGMA max_page_count = {self._hard_pages}")
         self._folded_to = -1
         self._pass_began = 0.0
@@ -107,7 +103,7 @@ class Folding:
             return self._go_on_sweeping()
         if self._pages_used() > self._soft_pages:
             return self.make_room(now)
-        if self._removed >= _SWEEP_AFTER:
+        if self._removed >= max(_SWEEP_AFTER, self._pages_used() * _ROWS_A_PAGE):
             self._begin_sweep()
             return True
         return self._shrink()
@@ -208,7 +204,7 @@ class Folding:
         parameters: tuple[int, ...]
         which, parameters = _ALL, (self._folded_to, last)
         if not self._open_too:
-            which, parameters = _OPEN_STAYS, (*parameters, self.before, round((now - DAY_S) * MICRO))
+            which, parameters = _OPEN_STAYS, (*parameters, round((now - DAY_S) * MICRO))
         lines = self._file.execute(
             f"SELECT {HOUR_S}, {_HOUR}, subject, remote, name, min({_SECOND} % {HOUR_S}), max({_SECOND} % {HOUR_S}),"
             f" {_SUMS} FROM connection WHERE {which} GROUP BY 2, 3, 4, 5",
@@ -289,21 +285,24 @@ class Folding:
 
     def _coarser(self, subjects: set[int]) -> dict[int, int]:
         """For each subject one that says less, as little less as makes them few."""
-        rows = self._file.execute(
-            f"SELECT id, {', '.join(SUBJECT_COLUMNS)} FROM subject WHERE id IN (SELECT value FROM json_each(?))",
-            (dumps(sorted(subjects)),),
-        ).fetchall()
+        few = self.lines_most // 4
+        if len(subjects) <= few:
+            for subject in subjects:
+                self._words.note(subject)
+            return {subject: subject for subject in subjects}
+        less: dict[int, Row] = {}
         for kept in _LEVELS:
-            less = {number: _without(columns, kept) for number, *columns in rows}
-            if len(set(less.values())) <= self.lines_most // 4:
+            rows = self._file.execute(
+                f"SELECT id, {_columns(kept)} FROM subject WHERE id IN (SELECT value FROM json_each(?))",
+                (dumps(list(subjects)),),
+            )
+            less = {row[0]: row[1:] for row in rows}
+            if len(set(less.values())) <= few:
                 break
         numbers = {columns: self._words.subject_of(columns) for columns in set(less.values())}
         return dict.fromkeys(subjects, -1) | {number: numbers[columns] for number, columns in less.items()}
 
 
-def _without(columns: list[int | bytes], kept: frozenset[str]) -> Row:
-    unknown = (b"" if name == "local" else -1 for name in SUBJECT_COLUMNS)
-    return tuple(
-        column if name in kept else nothing
-        for name, column, nothing in zip(SUBJECT_COLUMNS, columns, unknown, strict=True)
-    )
+def _columns(kept: frozenset[str]) -> str:
+    """The columns of a subject, those that are not kept as unknown."""
+    return ", ".join(name if name in kept else "x''" if name == "local" else "-1" for name in SUBJECT_COLUMNS)

@@ -56,11 +56,13 @@ _WHOLE = f"id, subject, remote, from_port, name, late, took, {', '.join(TRAFFIC_
 _SUMS = f"count, {', '.join(TRAFFIC_COLUMNS)}"
 _FOLDED = f"start, subject, remote, name, {_SUMS}, period_s"
 _STOPPED = (Action.BLOCK, Action.REJECT)
+_PUNCTUAL = f"FROM connection WHERE late <= {LATE_US}"
+# Ids of what began at once are in order to within LATE_US only.
 _ENDS = (
-    "SELECT id - late FROM connection WHERE late <= 1000000 ORDER BY id LIMIT 1",
-    "SELECT id - late FROM connection WHERE late <= 1000000 ORDER BY id DESC LIMIT 1",
-    "SELECT min(id - late) FROM connection WHERE late > 1000000",
-    "SELECT max(id - late) FROM connection WHERE late > 1000000",
+    f"SELECT min(id - late) {_PUNCTUAL} AND id <= (SELECT id {_PUNCTUAL} ORDER BY id LIMIT 1) + {LATE_US}",
+    f"SELECT max(id - late) {_PUNCTUAL} AND id >= (SELECT id {_PUNCTUAL} ORDER BY id DESC LIMIT 1) - {LATE_US}",
+    f"SELECT min(id - late) FROM connection WHERE late > {LATE_US}",
+    f"SELECT max(id - late) FROM connection WHERE late > {LATE_US}",
 )
 
 

@@ -9,7 +9,7 @@ from msgspec import Struct
 from pfw.model.history import Entry, Finish, FirstSeen, New, Noticed, Traffic
 from pfw.model.verdict import Action
 from pfw.record.history_query import micros
-from pfw.record.history_schema import NEWS, UNSEEN, number_or_none
+from pfw.record.history_schema import NEWS, TRAFFIC_COLUMNS, UNSEEN, number_or_none
 from pfw.record.history_words import Words, cut
 
 _MOST = 1 << 50
@@ -19,7 +19,8 @@ _KNOWN_MOST = 16_384
 _STOPPED = (Action.BLOCK, Action.REJECT)
 
 _INSERT = f"INSERT OR IGNORE INTO connection VALUES ({', '.join('?' * 12)})"
-_CARRIED = "sent_bytes = ?, sent_packets = ?, received_bytes = ?, received_packets = ?"
+_CARRIED = ", ".join(f"{column} = max({column}, ?)" for column in TRAFFIC_COLUMNS)
+"""What was carried only grows: an end of which nobody saw how much it was takes nothing away."""
 _GOES_ON = f"UPDATE connection SET {_CARRIED} WHERE id = ?"
 _ENDED = f"UPDATE connection SET {_CARRIED}, took = max(0, ? - id + late) WHERE id = ?"
 _SEEN = "INSERT OR IGNORE INTO first_seen(new, what, by, time) VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?)"

@@ -18,6 +18,9 @@ _CACHED = 16_384
 _TEXT_MOST = 4096
 """Characters of a text that are kept: a path's most (PATH_MAX)."""
 _PIECE = 10_000
+"""Rows of a piece that are looked at."""
+_DELETED = 2500
+"""Rows that are deleted at once: each may change a page of the index of its own, and all of them go to the log."""
 
 Row = tuple[int | bytes, ...]
 
@@ -109,14 +112,14 @@ class Words:
         yield
         yield from self._note_connections()
         yield from self._note_folded()
-        for low, high in self._ranges("subject", last_subject):
+        for low, high in self._ranges("subject", last_subject, _DELETED):
             self._note("subject", self._asked_subjects)
             self._delete("subject", low, high)
             yield
         for low, high in self._ranges("subject", 1 << 62):
             self.file.execute(f"INSERT OR IGNORE INTO temp.used_text {_TEXTS}", {"low": low, "high": high})
             yield
-        for low, high in self._ranges("text", last_text):
+        for low, high in self._ranges("text", last_text, _DELETED):
             self._note("text", self._asked_texts)
             self._delete("text", low, high)
             yield
@@ -146,12 +149,12 @@ class Words:
             at = rows[-1]
             yield
 
-    def _ranges(self, table: str, last: int) -> Iterator[tuple[int, int]]:
+    def _ranges(self, table: str, last: int, piece: int = _PIECE) -> Iterator[tuple[int, int]]:
         """The numbers up to this one in pieces: behind `low`, up to `high`."""
         low = -(1 << 62)
         while True:
             found = self.file.execute(
-                f"SELECT id FROM {table} WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET {_PIECE}", (low, last)
+                f"SELECT id FROM {table} WHERE id > ? AND id <= ? ORDER BY id LIMIT 1 OFFSET {piece}", (low, last)
             ).fetchone()
             if found is None:
                 yield low, last

@@ -20,8 +20,9 @@ from pfw.model.address import parse_address
 from pfw.model.observation import LoginFailed, LoginSucceeded
 
 SERVICE = "ssh"
-MESSAGE_MAX = 2_048
-"""Characters. sshd cuts its messages at 1,024 bytes (MSGBUFSIZ), and writes four characters for a strange one."""
+MESSAGE_MAX = 499
+"""Characters. sshd cuts what it tells syslog at 500, and other messages at 1,023 (log.c: do_log). Of a strange
+character in a name it makes four. So whoever chose the name of a cut message may have chosen its end, too."""
 USER_MAX = 64
 SESSIONS_MAX = 1_024
 SESSION_S = 600.0
@@ -111,9 +112,11 @@ def read_message(message: str) -> Message | None:
 
 
 class LoginLog:
-    """Reads the messages of many sessions, each try once; it remembers at most SESSIONS_MAX sessions."""
+    """Reads the messages of many sessions, each try once; it remembers at most SESSIONS_MAX sessions. `is_sure` says
+    that nobody else than the service can have written them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_sure: bool = True) -> None:
+        self._is_sure = is_sure
         self._sessions: dict[int, tuple[Said, float]] = {}
 
     def __len__(self) -> int:
@@ -127,9 +130,9 @@ class LoginLog:
             return None
         if found.said is Said.SUCCEEDED:
             self._sessions.pop(session or 0, None)
-            return LoginSucceeded(time, SERVICE, found.source, found.user)
+            return LoginSucceeded(time, SERVICE, found.source, found.user, self._is_sure)
         is_new = found.said is Said.FAILED if session is None else self._is_new(found.said, session, time)
-        return LoginFailed(time, SERVICE, found.source, found.user) if is_new else None
+        return LoginFailed(time, SERVICE, found.source, found.user, self._is_sure) if is_new else None
 
     def _is_new(self, said: Said, session: int, time: float) -> bool:
         """Whether this is another try than the one that the last message of the session was about."""

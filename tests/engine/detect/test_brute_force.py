@@ -190,3 +190,18 @@ def test_its_tables_are_bounded():
         list(detector.observe(LoginFailed(100.0, "ssh", forged(number), "root")))
     assert (len(detector._sessions), len(detector._logins)) == (20, 20)
     assert detector.refused == 960
+
+
+def test_nobody_is_banned_on_the_word_of_a_log_that_anybody_may_write():
+    """And no other sign is taken back for it."""
+    forged_lines = [replace(each, is_sure=False) for each in failures(30, 0.5)]
+    found = alerts(BruteForce(), forged_lines)
+    assert found
+    assert {each.ban for each in found} == {()}
+    assert "others can write" in found[-1].evidence
+    entered = LoginSucceeded(0.0, "ssh", ATTACKER, "me", is_sure=False)
+    tried = [each for one in sessions(12, HYDRA_SSH) for each in (one, replace(entered, time=one.time))]
+    assert {each.ban for each in alerts(BruteForce(), tried)} == {(ATTACKER,)}
+    both = [each for one in failures(12, 0.5) for each in (replace(one, is_sure=False), one)]
+    assert (ATTACKER,) in {each.ban for each in alerts(BruteForce(), both)}
+    assert not any(each.ban for each in alerts(BruteForce(), both[:10]))

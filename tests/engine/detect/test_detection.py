@@ -79,3 +79,21 @@ def test_the_target_is_many_where_it_differs():
 def test_what_is_folded_is_bounded():
     _, _, detection = told(*(alert(source=number.to_bytes(4)) for number in range(FOLDED_MAX + 10)))
     assert len(detection.alerts) == len(detection._counts) == FOLDED_MAX
+
+
+def test_a_clock_that_is_set_back_ends_nothing():
+    """It is told of what comes, once, and detectors are asked what follows from nothing having come."""
+    asked: list[float] = []
+
+    class Asked(Repeater):
+        def end(self, now):
+            asked.append(now)
+            return ()
+
+    year = 365 * 86_400.0
+    seen, _, _ = told(*(alert(each) for each in (year, 1.0, 2.0, 3.0)))
+    assert [len(each) for each in seen] == [1, 1, 0, 0]
+    detection = Detection([Asked()], period_s=5.0)
+    for now in (year, year + 6.0, 10.0, 11.0, 12.0, 16.0):
+        detection.due(now)
+    assert asked == [year + 6.0, 10.0, 16.0]

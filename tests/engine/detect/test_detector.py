@@ -39,6 +39,15 @@ def test_what_was_unused_for_long_is_made_anew():
     assert table.get(1, 21.0) == []
 
 
+def test_a_clock_that_is_set_back_keeps_nobody_for_longer():
+    table: Table[int, list] = Table(2, 10.0, list)
+    year = 365 * 86_400.0
+    for key in (1, 2):
+        table.get(key, year).append(key)
+    assert table.get(3, 5.0) == []
+    assert table.get(2, 5.0) == []
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 100), st.booleans()), max_size=100), st.booleans())
 def test_never_more_than_its_capacity(steps, may_go):
     table: Table[int, list] = Table(4, 5.0, list, (lambda value: not value) if may_go else None)

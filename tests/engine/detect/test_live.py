@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pfw.engine.detect.crowd import PORT_PER_S
-from pfw.engine.detect.live import LINK_BYTES, PACE, LiveWatch
+from pfw.engine.detect.live import LINK_BYTES, PACE, PORT_PACE, LiveWatch
 from pfw.engine.detect.watch import SILENCE_S
 from pfw.model.flow import make_key
 from pfw.model.history import Traffic
@@ -128,6 +128,20 @@ def test_many_that_are_answered_are_a_sample() -> None:
     assert told == PACE
     assert live.sampled_out == 500 - PACE
     assert len(live.began(b"other port", first(100.6, port=23))) == 1
+
+
+def test_a_busy_service_of_many_clients_is_a_sample() -> None:
+    live = LiveWatch()
+    told = 0
+    for number in range(3_000):
+        key = number.to_bytes(2)
+        time = 100 + number / 4_000
+        told += len(live.began(key, Began(time, TCP, number.to_bytes(4), B, 40_000, 80)))
+        live.established(key, time)
+        live.gone(key, time, Traffic())
+    assert told == PORT_PACE
+    assert live.sampled_out == 3_000 - PORT_PACE
+    assert len(live.began(b"login", first(100.8))) == 1
 
 
 def test_a_flood_that_nobody_answers_is_told_by_a_part_that_stands_for_all() -> None:

@@ -176,6 +176,19 @@ def test_decoys_in_company_of_a_scanner_that_began_a_little_earlier():
     assert {each.ban for each in found} == {()}
 
 
+def test_decoys_that_are_dead_are_known_though_nobody_can_tell_them_that_a_port_is_closed():
+    """On a link what goes to an absent host is never sent: the decoys' ports seem silent, 3 s later."""
+    sources = (SCANNER, "203.0.113.1", "203.0.113.2")
+    firsts = [began(each, TARGET, port, 100.0 + port / 1000) for port in range(100, 140) for each in sources]
+    mets = [met(each, Reply.REFUSED if each.source == address(SCANNER) else Reply.SILENT) for each in firsts]
+    found = alerts(PortScan(), in_time(firsts, mets, resets()))
+    assert found
+    assert {each.ban for each in found} == {()}
+    ours = [each for each in firsts if each.source == address(SCANNER)]
+    found = alerts(PortScan(), in_time(ours, [met(each, Reply.REFUSED) for each in ours], resets()))
+    assert {each.ban for each in found} == {(address(SCANNER),)}
+
+
 def test_decoys_of_a_host_whose_ports_are_mostly_open():
     """What a dead decoy does not reset is known 3 s later; what is closed tells that it is there."""
     opened, closed = range(100, 110), range(110, 122)
@@ -379,6 +392,7 @@ BEGAN = st.builds(
     st.integers(0, 65_535),
 )
 SEEN = st.one_of(
+    BEGAN,
     st.builds(Met, TIMES, BEGAN, st.sampled_from(list(Reply)), st.integers(1, 9)),
     st.builds(Confirmed, TIMES, BEGAN, st.booleans()),
     st.builds(HalfOpen, TIMES, BEGAN),

@@ -12,6 +12,8 @@ from pfw.engine.detect.proof import (
     MEMBERS_MAX,
     PLACES_MAX,
     PLACES_S,
+    RECENT_MAX,
+    RECENT_PLACES_MAX,
     TOGETHER_S,
     Company,
     are_proof,
@@ -91,6 +93,32 @@ def test_who_came_long_ago_makes_room():
     assert source(MEMBERS_MAX - 1) not in others
     company.joined("a", source(1_001), 3.0 + PLACES_S)
     assert company.others("a", source(1_001)) is None
+
+
+def test_who_has_just_begun_the_same_is_company_whatever_comes_of_it():
+    company = Company()
+    for port in range(10):
+        for who in range(3 if port < 5 else 2):
+            company.began("a", source(who), port, 100.0 + port)
+        company.began("a", source(9), port + 1_000, 100.0 + port)
+        company.began("b", source(8), port, 100.0 + port)
+    assert not company.is_alone_at("a", source(0), 109.0)
+    assert not company.is_alone_at("a", source(1), 109.0)
+    assert company.is_alone_at("a", source(9), 109.0)
+    assert company.is_alone_at("b", source(8), 109.0)
+    assert company.is_alone_at("c", source(0), 109.0)
+    assert company.is_alone_at("a", source(0), 120.0)
+
+
+def test_of_many_decoys_the_latest_tell():
+    company = Company()
+    for port in range(10):
+        for who in range(RECENT_MAX):
+            company.began("a", source(who), port, 100.0)
+    assert not company.is_alone_at("a", source(7), 100.0)
+    for place in range(2 * RECENT_PLACES_MAX):
+        company.began(place, source(1), 1, 100.0)
+    assert len(company._recent) == RECENT_PLACES_MAX
 
 
 def test_places_are_bounded():

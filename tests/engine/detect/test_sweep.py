@@ -21,7 +21,7 @@ from tests.engine.detect.test_port_scan import REPLIES, SEEN
 
 from pfw.engine.detect import contacts
 from pfw.engine.detect.sweep import FAR_HOSTS, NEAR_HOSTS, SLOW_HOSTS, Sweep
-from pfw.model.observation import Began, Kind, Met, Reply
+from pfw.model.observation import Began, Kind, Met, ProtocolTried, Reply
 from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 
 SCANNER = "198.51.100.66"
@@ -197,6 +197,17 @@ def test_of_decoys_that_sweep_together_nobody_is_proved(resetting):
     assert banned(*both, *(resets((101, 102), each) for each in resetting)) == set()
 
 
+def test_decoys_are_known_before_it_is_known_how_they_were_met():
+    firsts = [began(each, target, 22, 100.0 + n / 100) for n, target in enumerate(neighbours(40))
+              for each in (SCANNER, "203.0.113.1")]  # fmt: skip
+    mets = [met(each, Reply.REFUSED if each.source == address(SCANNER) else Reply.SILENT) for each in firsts]
+    answered = [began(SCANNER, f"192.0.2.{n}", 22, 100.05) for n in (101, 102)]
+    opened = list(chain(*map(half_open, answered)))
+    assert banned(firsts, mets, answered, opened) == set()
+    ours = [each for each in firsts if each.source == address(SCANNER)]
+    assert banned(ours, [met(each, Reply.REFUSED) for each in ours], answered, opened) == {address(SCANNER)}
+
+
 def test_who_sweeps_other_hosts_or_another_port_is_no_company():
     ours = [tries(neighbours(60)), resets((101, 102))]
     others = tries(neighbours(60, "198.18.0."), source="203.0.113.1"), tries(neighbours(60), 80, source="203.0.113.1")
@@ -222,7 +233,7 @@ def test_a_flood_is_none_and_does_not_hide_a_sweep():
 
 
 @settings(deadline=None, max_examples=100)
-@given(st.lists(SEEN.filter(lambda each: hasattr(each, "began")), max_size=80))
+@given(st.lists(SEEN.filter(lambda each: not isinstance(each, ProtocolTried)), max_size=80))
 def test_never_raises_and_bans_only_sources(seen):
     for each in alerts(Sweep(sweeps_max=3), seen):
         assert 0 <= each.score <= 100

@@ -3,7 +3,8 @@
 Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where no
 more is known than connections, many short ones in quick succession that carried as much as a failed login does, all
 about the same. A service that says that somebody got in, a session in which more was done, or for FTP a file sent, was
-a login that succeeded: the buckets are emptied. Many names without a password each count as failed logins, too.
+a login that succeeded: the buckets are emptied. Many names without a password each count as failed logins, too. Where
+anybody may have written what a service says, nobody is banned for it, and no other sign is taken back for it.
 
 Probes that only look whether a port is open do not count. Those that read the greeting carry less than a login and
 count apart, since it takes many more of them. All that count had a conversation with the service, which nobody has
@@ -161,10 +162,11 @@ class BruteForce:
         self._sessions: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
         self._thin: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
         self._logins: Table[tuple[bytes, str], _Tries] = Table(sources_max, SOURCES_S, _Tries)
+        self._hearsay: Table[tuple[bytes, str], _Tries] = Table(sources_max, SOURCES_S, _Tries)
 
     @property
     def refused(self) -> int:
-        return self._sessions.refused + self._thin.refused + self._logins.refused
+        return self._sessions.refused + self._thin.refused + self._logins.refused + self._hearsay.refused
 
     def observe(self, seen: Ended | LoginFailed | LoginSucceeded | Confirmed) -> Iterable[Alert]:
         match seen:
@@ -183,9 +185,10 @@ class BruteForce:
         for (source, port), tries in (*self._sessions.items(), *self._thin.items()):
             if tries.tell():
                 yield _of_sessions(source, port, tries)
-        for (source, service), tries in self._logins.items():
-            if tries.tell():
-                yield _of_logins(source, service, tries)
+        for table in (self._logins, self._hearsay):
+            for (source, service), tries in table.items():
+                if tries.tell():
+                    yield _of_logins(source, service, tries, is_sure=table is self._logins)
 
     def _ended(self, seen: Ended) -> Iterator[Alert]:
         began = seen.began
@@ -215,15 +218,19 @@ class BruteForce:
             yield _of_sessions(*key, tries)
 
     def _failed(self, seen: LoginFailed) -> Iterator[Alert]:
-        tries = self._logins.get((seen.source, seen.service), seen.time)
+        table = self._logins if seen.is_sure else self._hearsay
+        tries = table.get((seen.source, seen.service), seen.time)
         if tries is None:
             return
         if seen.user is not None:
             _remember(tries.users, seen.user)
         if tries.add(seen.time, burst=BURST, is_slow=True):
-            yield _of_logins(seen.source, seen.service, tries)
+            yield _of_logins(seen.source, seen.service, tries, is_sure=seen.is_sure)
 
     def _succeeded(self, seen: LoginSucceeded) -> None:
+        self._hearsay.drop((seen.source, seen.service))
+        if not seen.is_sure:
+            return
         self._logins.drop((seen.source, seen.service))
         for port, login in LOGINS.items():
             if login.name == seen.service:
@@ -279,7 +286,7 @@ def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
     )
 
 
-def _of_logins(source: bytes, service: str, tries: _Tries) -> Alert:
+def _of_logins(source: bytes, service: str, tries: _Tries, *, is_sure: bool) -> Alert:
     users = f", as {len(tries.users)} users" if len(tries.users) > 1 else ""
     return Alert(
         kind=Kind.BRUTE_FORCE,
@@ -288,6 +295,7 @@ def _of_logins(source: bytes, service: str, tries: _Tries) -> Alert:
         first=tries.first,
         last=tries.last,
         score=95 if tries.count >= SURE else 80,
-        evidence=f"{tries.count} failed logins at {service} in {lasted(tries.first, tries.last)}{users}",
-        ban=(source,),
+        evidence=f"{tries.count} failed logins at {service} in {lasted(tries.first, tries.last)}{users}"
+        f"{'' if is_sure else '; a log says so that others can write to, too'}",
+        ban=(source,) if is_sure else (),
     )

@@ -14,6 +14,7 @@ FOLDED_MAX = 10_000
 AGAIN_S = 3600.0
 """What begins again after an hour is another occasion."""
 PERIOD_S = 60.0
+_FAR = 10
 _SILENCE_FACTOR = 10
 _MARKS = (50, 80)
 """Worth a look, and almost certainly so: what is done about an alert depends on it."""
@@ -62,7 +63,8 @@ class Detection:
 
     def due(self, now: float) -> list[Alert]:
         """What follows from a while having passed, where it has; for when nothing is observed."""
-        if now < self._next_period:
+        # Where it is far away, the clock was set back.
+        if 0 < self._next_period - now <= _FAR * self._period_s:
             return []
         began, self._next_period = self._next_period, now + self._period_s
         return self.end(now) if began else []
@@ -75,6 +77,8 @@ class Detection:
         target = None if alert.source is not None else alert.target
         name = alert.kind, alert.source, target, alert.program, alert.about
         before = self._alerts.pop(name, None)
+        if before is not None and alert.last < before.last - AGAIN_S:
+            before = None  # the clock was set back
         self._alerts[name] = alert if before is None else _joined(before, alert)
         if before is None or alert.last - before.last > AGAIN_S:
             self._counts[name] = 0

@@ -62,7 +62,8 @@ class Table(Generic[Key, Value]):
         if found is None and len(self._held) >= self._capacity and not self._make_room(now):
             self.refused += 1
             return None
-        value = self._make() if found is None or now - found[0] > self._keep_s else found[1]
+        # A clock that was set back is no reason to keep anything for longer.
+        value = self._make() if found is None or abs(now - found[0]) > self._keep_s else found[1]
         self._held[key] = (now, value)
         self._held.move_to_end(key)
         return value
@@ -82,7 +83,7 @@ class Table(Generic[Key, Value]):
 
     def _make_room(self, now: float) -> bool:
         for key, (used, value) in islice(self._held.items(), 1 if self._may_go is None else _LOOKED_AT):
-            is_early = now - used <= self._keep_s
+            is_early = abs(now - used) <= self._keep_s
             if is_early and (self._may_go is None or not self._may_go(value)):
                 continue
             self.let_go += is_early

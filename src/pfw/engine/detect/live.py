@@ -31,14 +31,16 @@ _NOTHING: Sequence[Observation] = ()
 PACE, PACE_MANY = 20, 5
 """Connections a second of one source to one port of one destination that are looked at, when all is quiet, and when
 MANY begin a second."""
+PORT_PACE, PORT_PACE_MANY = 500, 200
+"""The same of all sources together."""
 MANY = 3_000
 PACES_MAX = 8_192
 
 
 class Pace:
-    """Which connections need not be looked at: those of a source that makes many to the same port, a second, and has
-    been answered. A scan, whose ports differ, is looked at whole, and of a flood that nobody answers what `crowd.py`
-    leaves."""
+    """Which connections need not be looked at: those to a port to which one source, or all together, make many a second
+    that are answered. A scan, whose ports differ, is looked at whole, and of a flood that nobody answers what
+    `crowd.py` leaves."""
 
     __slots__ = ("begun", "met", "met_before", "second")
 
@@ -61,11 +63,11 @@ class Pace:
 class _Known:
     """A connection: how far it has come, and what it had carried when that was last looked at."""
 
-    __slots__ = ("attempts", "began", "confirmed", "met", "pace", "seen", "silent")
+    __slots__ = ("attempts", "began", "confirmed", "met", "paces", "seen", "silent")
 
-    def __init__(self, began: Began, pace: Pace) -> None:
+    def __init__(self, began: Began, paces: tuple[Pace, Pace]) -> None:
         self.began = began
-        self.pace = pace
+        self.paces = paces
         self.attempts = 1
         self.met = self.confirmed = self.silent = False
         self.seen = (began.time, 0, 0, 0, 0)
@@ -79,7 +81,7 @@ class LiveWatch:
         self._enough = 0
         self._crowds = Crowds()
         self._capacity = capacity
-        self._paces: OrderedDict[tuple[bytes, bytes, int | None], Pace] = OrderedDict()
+        self._paces: OrderedDict[tuple[bytes | None, bytes, int | None], Pace] = OrderedDict()
         self._second = 0.0
         self._begun = self._begun_before = 0
         self._known: dict[bytes, _Known] = {}
@@ -94,6 +96,11 @@ class LiveWatch:
         """Connections that detectors were not told of, because there were enough of their kind."""
         return self._enough + self._crowds.sampled
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether MANY connections begin a second."""
+        return max(self._begun, self._begun_before) >= MANY
+
     def began(self, key: bytes, began: Began, *, is_picked_up: bool = False) -> Sequence[Observation]:
         """A connection is new. One that `is_picked_up` began with a TCP packet that is no SYN: perhaps a probe, perhaps
         it is older than the tracking."""
@@ -105,8 +112,9 @@ class LiveWatch:
         if second != self._second:
             self._begun_before, self._begun, self._second = self._begun, 0, second
         self._begun += 1
-        pace = self._pace(began)
-        if pace.is_enough(second, PACE if max(self._begun, self._begun_before) < MANY else PACE_MANY):
+        paces = self._pace(None, began), self._pace(began.source, began)
+        most = (PORT_PACE_MANY, PACE_MANY) if self.is_busy else (PORT_PACE, PACE)
+        if any(pace.is_enough(second, each) for pace, each in zip(paces, most, strict=True)):
             self._enough += 1
             return _NOTHING
         stands_for = self._crowds.came(key)
@@ -120,7 +128,7 @@ class LiveWatch:
         if len(self._known) >= self._capacity and not self._make_room():
             self.refused += 1
             return (sized,)
-        known = self._known[key] = self._waiting[key] = _Known(sized, pace)
+        known = self._known[key] = self._waiting[key] = _Known(sized, paces)
         known.seen = (began.time, 0, 0, 0, 0)
         return (sized,)
 
@@ -190,7 +198,10 @@ class LiveWatch:
         """A packet of no connection was stopped by a rule. One of TCP that is no SYN would have begun none; those with
         odd flags are seen elsewhere, whether they are stopped or not (`daemon/special_packets.py`)."""
         if began.protocol == TCP and flags & (SYN | ACK | RST | FIN) != SYN:
-            return _NOTHING
+            if flags & (SYN | ACK | RST) != ACK:
+                return _NOTHING
+            ports = began.source_port or 0, began.port or 0
+            return (Stray(began.time, began.source, began.destination, *ports, flags, began.size_bytes),)
         return began, Met(began.time, began, reply)
 
     def carried(self, key: bytes, now: float, traffic: Traffic) -> Sequence[Observation]:
@@ -213,6 +224,8 @@ class LiveWatch:
     def tick(self, now: float) -> Iterator[Observation]:
         """What it means that nothing came. Call it about once a second."""
         self._crowds.turn(now)
+        if now // 1 > self._second + 1:
+            self._begun = self._begun_before = 0
         while self._waiting:
             key, known = next(iter(self._waiting.items()))
             # A clock that was set back makes nobody wait for longer.
@@ -226,13 +239,14 @@ class LiveWatch:
     def _meet(self, key: bytes, known: _Known, time: float, reply: Reply) -> Met:
         known.met = True
         if reply is Reply.ANSWERED:
-            known.pace.met += 1
+            for pace in known.paces:
+                pace.met += 1
             self._crowds.completed(key, known.began.stands_for)
         self._waiting.pop(key, None)
         return Met(time, known.began, reply, known.attempts)
 
-    def _pace(self, began: Began) -> Pace:
-        name = began.source, began.destination, began.port
+    def _pace(self, source: bytes | None, began: Began) -> Pace:
+        name = source, began.destination, began.port
         found = self._paces.get(name)
         if found is None:
             found = self._paces[name] = Pace()

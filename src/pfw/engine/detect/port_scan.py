@@ -15,7 +15,7 @@ from pfw.engine.detect.detector import Table
 from pfw.engine.detect.numbers import Numbers
 from pfw.engine.detect.proof import Company, Handshakes, are_proof, is_alone, is_by_reset
 from pfw.model.address import format_address
-from pfw.model.observation import Alert, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
+from pfw.model.observation import Alert, Began, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
 
 PAIRS_MAX = 4_096
@@ -142,7 +142,7 @@ class _Protocols:
 
 
 class PortScan:
-    wants: tuple[type, ...] = (Met, Confirmed, HalfOpen, Ended, ProtocolTried)
+    wants: tuple[type, ...] = (Began, Met, Confirmed, HalfOpen, Ended, ProtocolTried)
 
     def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
         self._scans: Suspects[_Pair, _Scan, _Try] = Suspects(pairs_max, PAIRS_S, _Scan)
@@ -158,7 +158,11 @@ class PortScan:
     def refused(self) -> int:
         return self._scans.refused + self._targets.refused + self._protocols.refused
 
-    def observe(self, seen: _Try | Ended | ProtocolTried) -> Iterable[Alert]:
+    def observe(self, seen: Began | _Try | Ended | ProtocolTried) -> Iterable[Alert]:
+        if isinstance(seen, Began):
+            if seen.protocol == TCP:
+                self._company.began(seen.destination, seen.source, seen.port, seen.time)
+            return ()
         if isinstance(seen, ProtocolTried):
             return list(self._protocol(seen))
         due = list(self._release(seen.time)) if self._held else ()
@@ -299,7 +303,7 @@ class PortScan:
         if not are_proof(scan.proofs, scan.ports.count) or self._together(destination, scan) >= TOGETHER_SOURCES:
             return False
         others = self._company.others(destination, source)
-        if others is None:
+        if others is None or not self._company.is_alone_at(destination, source, scan.last):
             return False
         scans = (self._scans.known((other, destination, protocol)) for other in others)
         return is_alone(scan, scan.ports.count, scans, lambda one, other: one.ports.shared(other.ports))

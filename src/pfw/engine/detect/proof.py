@@ -9,6 +9,7 @@ answered (SYN-ACKs drawn upon a victim). What met only silence or our own resets
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol, TypeVar
 
@@ -27,6 +28,8 @@ PLACES_MAX = 1_024
 PLACES_S = 600.0
 MEMBERS_MAX = 64
 """Sources at one place that are told apart. Where there are more, resets prove nothing."""
+RECENT_PLACES_MAX, RECENT_MAX = 512, 128
+"""The latest first packets at a place: what decoys did before it is known how they were met. nmap has 128 decoys."""
 
 QUIET_PACKETS = 5
 """SYN (perhaps twice), ACK, FIN, ACK or RST: a connection that was opened and left without a word."""
@@ -88,12 +91,34 @@ class _Place:
         self.is_full = False
 
 
+_Recent = deque[tuple[float, bytes, Hashable]]
+
+
 class Company:
     """Who tries something at the same place: a host whose ports are tried, a port that is tried with many hosts. Who
     came longest ago makes room, but not for those that come at the same time."""
 
     def __init__(self) -> None:
         self._places: Table[Hashable, _Place] = Table(PLACES_MAX, PLACES_S, _Place, may_go=lambda _: True)
+        self._recent: Table[Hashable, _Recent] = Table(
+            RECENT_PLACES_MAX, PLACES_S, lambda: deque(maxlen=RECENT_MAX), may_go=lambda _: True
+        )
+
+    def began(self, place: Hashable, source: bytes, thing: Hashable, now: float) -> None:
+        """A first packet, whatever comes of it."""
+        recent = self._recent.get(place, now)
+        if recent is not None:
+            recent.append((now, source, thing))
+
+    def is_alone_at(self, place: Hashable, source: bytes, now: float) -> bool:
+        """Whether nobody else has just begun largely the same there, as far as that is remembered."""
+        recent = [each for each in self._recent.peek(place) or () if abs(now - each[0]) <= TOGETHER_S]
+        own = {thing for _, who, thing in recent if who == source}
+        others: dict[bytes, set[Hashable]] = {}
+        for _, who, thing in recent:
+            if who != source and thing in own:
+                others.setdefault(who, set()).add(thing)
+        return not any(len(each) >= SAME_SHARE * len(own) for each in others.values())
 
     def joined(self, place: Hashable, source: bytes, now: float) -> None:
         found = self._places.get(place, now)

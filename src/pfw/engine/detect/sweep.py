@@ -123,7 +123,7 @@ class _Slow:
 
 
 class Sweep:
-    wants: tuple[type, ...] = (Met, Confirmed, HalfOpen, Ended)
+    wants: tuple[type, ...] = (Began, Met, Confirmed, HalfOpen, Ended)
 
     def __init__(self, sweeps_max: int = SWEEPS_MAX) -> None:
         self._sweeps: Suspects[_Name, _Sweep, _Try] = Suspects(sweeps_max, SWEEPS_S, _Sweep)
@@ -135,7 +135,11 @@ class Sweep:
     def refused(self) -> int:
         return self._sweeps.refused + self._slow.refused
 
-    def observe(self, seen: _Try | Ended) -> Iterable[Alert]:
+    def observe(self, seen: Began | _Try | Ended) -> Iterable[Alert]:
+        if isinstance(seen, Began):
+            if seen.protocol == TCP:
+                self._company.began((TCP, seen.port), seen.source, seen.destination, seen.time)
+            return ()
         name = _name(seen.began)
         if name is None or is_for_many(seen.began.destination):
             return ()
@@ -188,7 +192,7 @@ class Sweep:
         """Whether resets of answers are proof enough (`proof.py`)."""
         tried = len(sweep.hosts)
         others = self._company.others(name[1:], name[0]) if are_proof(sweep.proofs, tried, LEFT_HOSTS) else None
-        if others is None:
+        if others is None or not self._company.is_alone_at(name[1:], name[0], sweep.last):
             return False
         sweeps = (self._sweeps.known((other, *name[1:])) for other in others)
         return is_alone(sweep, tried, sweeps, lambda one, other: len(one.hosts & other.hosts))
