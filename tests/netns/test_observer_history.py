@@ -305,8 +305,8 @@ def test_what_goes_on_over_a_restart(observed: Observed, far: Namespace) -> None
         ping = subprocess.Popen(observed.here.command("ping", "-i", "0.5", THERE), stdout=subprocess.DEVNULL)
         for sock in (out, meanwhile, through, turned):
             sock.sendall(bytes(3000))
-        ports = {"out": out, "meanwhile": meanwhile, "through": through, "turned": turned}
-        numbers = {name: sock.getsockname()[1] for name, sock in ports.items()}
+        names = zip(("out", "meanwhile", "through", "turned"), (out, meanwhile, through, turned), strict=True)
+        numbers = {name: sock.getsockname()[1] for name, sock in names}
         for number in numbers.values():
             observed.row(lambda each, number=number: each.from_port == number)
         observed.row(protocol=1)
@@ -320,15 +320,18 @@ def test_what_goes_on_over_a_restart(observed: Observed, far: Namespace) -> None
         for sock in served:
             sock.close()
         ping.kill()
-        ping.wait()
+    ping.wait()
     for name in ("out", "through", "turned"):
-        entry = observed.row(lambda each, name=name: each.from_port == numbers[name] and each.end is not None)
-        assert entry.traffic.sent_bytes + entry.traffic.received_bytes > 6000
-        assert (entry.end or 0) - entry.start > 0.5
-    ended = observed.row(lambda each: each.from_port == numbers["meanwhile"] and each.end is not None)
-    assert ended.traffic.sent_bytes > 3000
+        _has_carried_all(observed, numbers[name])
+    assert observed.row(lambda each: each.from_port == numbers["meanwhile"] and each.end).traffic.sent_bytes > 3000
     assert observed.ended(protocol=1).traffic.sent_packets > 2
     _check_rows(observed)
+
+
+def _has_carried_all(observed: Observed, port: int) -> None:
+    entry = observed.row(lambda each: each.from_port == port and each.end is not None)
+    assert entry.traffic.sent_bytes + entry.traffic.received_bytes > 6000
+    assert (entry.end or 0) - entry.start > 0.5
 
 
 def test_a_long_connection_tells_what_it_has_carried(observed: Observed) -> None:
