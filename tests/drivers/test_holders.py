@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from contextlib import contextmanager
 
 import msgspec
@@ -145,6 +146,26 @@ def test_several_sockets_that_may_be_meant():
                 process.stdin.flush()
                 process.stdout.readline()
                 assert owner(first, mine)[1] == Certainty.GUESS
+
+
+MANY = """
+import os, resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+made = [socket.socket() for _ in range(3_000)]
+print(os.getpid(), *(os.fstat(each.fileno()).st_ino for each in made), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_process_that_holds_thousands_is_looked_at_once():
+    """It would take minutes to look at each of its sockets for each of them."""
+    with running(PYTHON, "-c", MANY) as process:
+        pid, *inodes = numbers(process)
+        began = time.process_time()
+        found = module.owners([sock(each) for each in inodes])
+        assert time.process_time() - began < 5
+        assert {(each.pid, certainty) for each, certainty in found.values()} == {(pid, Certainty.SOCKET)}
+        assert len(found) == 3_000
 
 
 def test_nobody():

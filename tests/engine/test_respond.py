@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pfw.engine import respond
 from pfw.engine.respond import Ban, Limit, Offence, Responder, Tell, TooMany
@@ -86,6 +87,19 @@ def test_each_ban_is_twice_as_long_up_to_a_week() -> None:
         now += seconds
     assert found == [min(600.0 * 2**power, 604_800.0) for power in range(14)]
     assert found[-1] == 604_800.0
+
+
+def test_who_proved_himself_by_resets_alone_is_banned_shortly_however_often() -> None:
+    one = responder(Respond(reactions=(Reaction(do=Doing.BAN, for_s=3600.0),)))
+    weak = replace(alert("2001:db8::7"), by_reset=True)
+    for turn in range(5):
+        found, _told = one.decide(weak, turn * 700.0)
+        assert isinstance(found, Ban)
+        assert found.seconds == respond.RESET_S
+        assert found.range[0] == found.range[1]
+        assert "resets alone" in found.why
+    assert banned(one.decide(alert("2001:db8::7"), 5 * 700.0)) == [("2001:db8::7", 3600.0)]
+    assert banned(one.decide(weak, 50_000.0)) == [("2001:db8::7", respond.RESET_S)]
 
 
 @pytest.mark.parametrize(("chance", "seconds"), [(0.0, 600.0), (0.5, 630.0), (1.0, 660.0)])

@@ -99,7 +99,7 @@ def test_the_flags_by_name():
 
 @pytest.mark.parametrize("version", [4, 6])
 def test_ports_of_udp(make, version):
-    wanted = {53: 2048, 67: 512, 68: 512, 546: 512, 547: 512}
+    wanted = {53: 2048, 67: 9216, 68: 9216, 546: 9216, 547: 9216}
     for port in (*wanted, 52, 54, 66, 69, 443, 545, 548, 5353, 13_568):
         for pair in ((port, 40_000), (40_000, port)):
             assert run(PROGRAM, sent(make, (ports(*pair), 17), version=version)) == wanted.get(port, 0)
@@ -120,6 +120,16 @@ def test_types_of_icmpv6(make):
         for body, following in ((message, 58), (behind_options, 0)):
             taken = run(PROGRAM, sent(make, (body, following), version=6))
             assert bool(taken) is (kind not in (130, 131, 132, 143)), kind
+
+
+@pytest.mark.parametrize("kind", range(133, 138))
+def test_routers_and_neighbours_are_taken_whole_behind_whatever_headers(make, kind):
+    message = make.icmp(kind) + bytes(3_000)
+    for headers in range(4):
+        body, following = message, 58
+        for _ in range(headers):
+            body, following = bytes((following, 0, 1, 4)) + bytes(4) + body, 60
+        assert run(PROGRAM, sent(make, (body, following), version=6)) == 9216, headers
 
 
 @pytest.mark.parametrize("words", range(5, 16))
@@ -241,7 +251,8 @@ def test_random_bytes_end_the_program():
     chance = random.Random(SEED)
     for _ in range(3_000):
         frame = chance.randbytes(chance.randrange(100))
-        assert run(PROGRAM, frame, chance.choice((1, 772, 0xFFFE)), chance.choice((0x0800, 0x86DD))) in (0, 512, 2048)
+        taken = run(PROGRAM, frame, chance.choice((1, 772, 0xFFFE)), chance.choice((0x0800, 0x86DD)))
+        assert taken in (0, 512, 2048, 9216)
 
 
 def test_the_assembler_refuses_what_it_cannot_say():
@@ -262,4 +273,4 @@ def test_the_assembler_refuses_what_it_cannot_say():
 
 def test_the_kernel_takes_so_long_a_program():
     assert len(PROGRAM) < 4096
-    assert packet_filter.SNAP_BYTES < packet_filter.NAMES_SNAP_BYTES
+    assert packet_filter.SNAP_BYTES < packet_filter.NAMES_SNAP_BYTES < packet_filter.WHOLE_BYTES

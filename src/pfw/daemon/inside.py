@@ -9,6 +9,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from time import perf_counter
 
 from pfw.daemon.listeners import Listeners
 from pfw.drivers import clock
@@ -20,7 +21,8 @@ from pfw.model.history import FirstSeen, New
 from pfw.model.observation import Listening, Observation, ProgramTalks
 from pfw.model.program import Program
 
-LISTENERS_S = 5.0
+LISTENERS_S, LISTENERS_SHARE = 5.0, 0.05
+"""How often it is looked who waits at ports, and of the time no more than this: many sockets make it long."""
 TALKERS_MAX = 4_096
 TALKS_S = 60.0
 """How often the file of a program that talks is looked at."""
@@ -44,7 +46,7 @@ class Inside:
         self._logins: Journal | LogFile | None = login_log()
         self._listeners = Listeners()
         self._listening: frozenset[tuple[int, bytes, int, str | None]] = frozenset()
-        self._next_look = 0.0
+        self._next_look, self._pause_s = 0.0, LISTENERS_S
         self._talked: OrderedDict[tuple[int, int], float] = OrderedDict()
         self._booted = clock.now() - _uptime_s()
 
@@ -56,10 +58,12 @@ class Inside:
         """Look at what has changed; about once a second."""
         if self._logins is not None:
             self._see(self._logins.read())
-        if not 0 < self._next_look - now <= LISTENERS_S:
-            self._next_look = now + LISTENERS_S
+        if not 0 < self._next_look - now <= self._pause_s:
+            began = perf_counter()
             with suppress(OSError):
                 self._look(now)
+            self._pause_s = max(LISTENERS_S, (perf_counter() - began) / LISTENERS_SHARE)
+            self._next_look = now + self._pause_s
 
     def talks(self, program: Program, remote: bytes, port: int | None, now: float) -> None:
         """A program has to do with somebody else: now and then it is looked whether it is still what is on the disk."""

@@ -124,7 +124,8 @@ class ObserverProcess:
 
     def check(self, now: float) -> None:
         """Start it again where it has ended and it is time. Call it every few seconds."""
-        if self._sock is None and now >= self._due:
+        # Where it is far away, the clock was set back.
+        if self._sock is None and (now >= self._due or _PATIENCE_MAX_S < self._due - now < inf):
             self.restarts += 1
             self.start()
         self._flush()

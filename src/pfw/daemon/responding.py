@@ -11,6 +11,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import perf_counter
 
 from pfw.daemon import backends, banning, offending, sparing
 from pfw.daemon.alerting import Alerting, alert_facts
@@ -33,6 +34,8 @@ from pfw.wire.error import WireError
 WRITE_S = 1.0
 LOOK_S = 5.0
 """How old what is known of protected addresses may be."""
+LOOK_SHARE = 0.2
+"""Of the time: who makes routes come and go makes it long."""
 KEEP_S = 60.0
 """How often it is written down who offended how often, and looked whether anybody is still limited."""
 _EVIDENCE_CHARACTERS_MAX = 500
@@ -61,6 +64,7 @@ class Performer:
         self._forgiven: frozenset[Range] = frozenset()
         self._forgiven_version: object = None
         self._looked_at: float | None = None
+        self._look_took_s = 0.0
         self._to_spare = False
         self._kept_at = clock.now()
         self._said: set[str] = set()
@@ -221,11 +225,12 @@ class Performer:
         self._state.trouble.clear()
 
     def _is_due(self) -> bool:
-        return self._looked_at is None or not 0 <= clock.now() - self._looked_at < LOOK_S
+        pause_s = max(LOOK_S, self._look_took_s / LOOK_SHARE)
+        return self._looked_at is None or not 0 <= clock.now() - self._looked_at < pause_s
 
     def _look(self) -> None:
         """Look who must not be banned."""
-        now = clock.now()
+        now, began = clock.now(), perf_counter()
         version = sparing.version(self._state)
         kept = sparing.spared(self._state, now, self._respond.never)
         forgiven = frozenset(sparing.forgiven(self._state, now))
@@ -236,6 +241,7 @@ class Performer:
             self._to_spare |= everyone != self._protected
             self._kept, self._protected, self._forgiven = kept, everyone, forgiven
             self._forgiven_version, self._looked_at = version, now
+        self._look_took_s = perf_counter() - began
 
     def _spare(self) -> None:
         """Lift the bans that hit somebody who must not be banned by now."""

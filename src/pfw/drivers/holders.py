@@ -153,7 +153,7 @@ class SocketOwners:
         socks = (sock, *others)
         found = find_holders(each.inode for each in socks)
         self._remember(found.pids.get(sock.inode, ()), sock.uid)
-        return _judged(socks, found)
+        return _judged(socks, found, _Now(socks))
 
     def _remember(self, pids: tuple[int, ...], uid: int) -> None:
         for pid in pids[:_RECENT_TRIED_MAX]:
@@ -167,22 +167,45 @@ def owners(socks: Iterable[DiagSocket]) -> dict[int, tuple[Program | None, Certa
     """The programs that many sockets belong to, by the sockets' inodes, found in one walk."""
     held = {each.inode: each for each in socks if each.inode}
     found = find_holders(held)
-    return {inode: _judged((each,), found) for inode, each in held.items()}
+    now = _Now(held.values())
+    return {inode: _judged((each,), found, now) for inode, each in held.items()}
 
 
-def _judged(socks: tuple[DiagSocket, ...], found: Holders) -> tuple[Program | None, Certainty]:
+class _Now:
+    """What processes are, and which of some sockets they hold, each looked at once: one process may hold thousands."""
+
+    def __init__(self, socks: Iterable[DiagSocket]) -> None:
+        self._wanted = {f"socket:[{each.inode}]" for each in socks}
+        self._programs: dict[int, Program | None] = {}
+        self._held: dict[int, set[str]] = {}
+
+    def program(self, pid: int) -> Program | None:
+        if pid not in self._programs:
+            self._programs[pid] = program(pid)
+        return self._programs[pid]
+
+    def holds(self, pid: int, inode: int) -> bool:
+        """To be asked behind `program`."""
+        if pid not in self._held:
+            self._held[pid] = set()
+            with suppress(OSError):
+                self._held[pid] = _targets(str(pid), self._wanted)
+        return f"socket:[{inode}]" in self._held[pid]
+
+
+def _judged(socks: tuple[DiagSocket, ...], found: Holders, now: _Now) -> tuple[Program | None, Certainty]:
     """The program that sockets belong to, given who holds each of them, and how sure that is."""
     held = [found.pids.get(each.inode, ()) for each in socks]
     pids = tuple(sorted({pid for each in held for pid in each}))
     if not pids:
         return None, Certainty.GUESS
-    shown = program(pids[0])
+    shown = now.program(pids[0])
     if shown is None or not (found.complete and all(held)):
         return shown, Certainty.GUESS
     if not _is_one_program(pids) or not all(_may_have_made(pids, each.uid) for each in socks):
         return shown, Certainty.GUESS
     # Read before this question, the program is that of the holder only if it is still there and holds it now.
-    if not is_same(shown) or not any(holds(pids[0], each.inode) for each in socks):
+    if not is_same(shown) or not any(now.holds(pids[0], each.inode) for each in socks):
         return shown, Certainty.GUESS
     return shown, Certainty.SOCKET if len(pids) == 1 else Certainty.PROC
 

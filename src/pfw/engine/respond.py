@@ -21,6 +21,8 @@ from pfw.model.observation import Alert, Kind
 from pfw.model.policy import Doing, Reaction, Respond
 
 LONGEST_S = 604_800.0
+RESET_S = 600.0
+"""The longest ban of who proved himself by resets alone, however often: somebody else could send them in his name."""
 JITTER = 0.1
 """The greatest part of a ban's time that chance adds."""
 SOURCES_MAX = 16_384
@@ -150,7 +152,8 @@ class Responder:
                 held_back = f"left alone: more than {BANS_A_MINUTE} bans a minute"
                 answers += self._too_many(now)
                 continue
-            answers.append(self._banned(alert, self._widened(host, now, spared), reaction.for_s, now))
+            pair = host if alert.by_reset else self._widened(host, now, spared)
+            answers.append(self._banned(alert, pair, reaction.for_s, now))
         return [*answers, Tell(alert, held_back)]
 
     def _is_banned(self, host: Range, now: float) -> bool:
@@ -185,11 +188,12 @@ class Responder:
     def _banned(self, alert: Alert, pair: Range, for_s: float, now: float) -> Ban:
         before = self._before(pair, now)
         # No greater power than is needed: the result is cut off anyway.
-        seconds = min(LONGEST_S, for_s * 2 ** min(before, _DOUBLINGS_MAX))
+        longer = 1 if alert.by_reset else 2 ** min(before, _DOUBLINGS_MAX)
+        seconds = min(RESET_S if alert.by_reset else LONGEST_S, for_s * longer)
         seconds = min(LONGEST_S, seconds * (1 + JITTER * self._chance()))
-        self._remember(Offence(pair, before + 1, now + seconds))
+        self._remember(Offence(pair, before + (not alert.by_reset), now + seconds))
         self._recent.append(now)
-        why = f"{alert.kind}, score {alert.score}"
+        why = f"{alert.kind}, score {alert.score}{', proved by resets alone' if alert.by_reset else ''}"
         if pair[0] != pair[1]:
             why += f"; several addresses of {format_range(*pair)}"
         return Ban(pair, seconds, alert.kind, why, alert.evidence, before + 1)

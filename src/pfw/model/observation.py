@@ -314,7 +314,8 @@ class Alert(Struct, frozen=True, kw_only=True):
     """Something suspicious. `source` and `target` are addresses, MAC addresses (6 bytes), or None for many. `score`
     goes from 0 to 100. `evidence` says in plain words what was seen. `ban` are the addresses that could be banned for
     it: never one that may be forged, or that only answered. `program` is the path of the program on this machine that
-    it is about, `about` what else tells it from others of its kind."""
+    it is about, `about` what else tells it from others of its kind. `by_reset` says that those in `ban` proved
+    themselves by resetting answers alone, which somebody else could have done in their name with some effort."""
 
     kind: Kind
     source: bytes | None
@@ -326,3 +327,4 @@ class Alert(Struct, frozen=True, kw_only=True):
     ban: tuple[bytes, ...] = ()
     program: str | None = None
     about: str | None = None
+    by_reset: bool = False

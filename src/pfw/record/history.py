@@ -183,7 +183,7 @@ class History:
             self._folding.stop_growing(self._pages_then, self._reserve.size_bytes)
         self._first_seen = FirstSeenTable(file, self._first_seen_most)
         if self._believed is None:
-            self._believed = newest(file)
+            self._believed = oldest(file)
         self._is_known = True
 
     def _close(self) -> None:
@@ -316,11 +316,12 @@ class History:
             keep_alerts(self._words.file, self._alerts_most)
 
 
-def newest(file: sqlite3.Connection) -> float | None:
-    """When the last of what is remembered began."""
-    found = file.execute("SELECT (id - late) / 1e6 FROM connection ORDER BY id DESC LIMIT 1").fetchone()
-    found = found or file.execute("SELECT max(start) + 0.0 FROM folded").fetchone()
-    return None if found[0] is None else float(found[0])
+def oldest(file: sqlite3.Connection) -> float | None:
+    """When the first of what is remembered began. Not the last: that may be what a wrong clock wrote."""
+    found = file.execute("SELECT min(start) + 0.0 FROM folded").fetchone()
+    if found[0] is None:
+        found = file.execute("SELECT (id - late) / 1e6 FROM connection ORDER BY id LIMIT 1").fetchone()
+    return None if found is None or found[0] is None else float(found[0])
 
 
 def _size(path: str) -> int:

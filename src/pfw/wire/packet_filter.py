@@ -30,8 +30,10 @@ from pfw.model.packet import (
 Program = list[tuple[int, int, int, int]]
 """Code, how many instructions to skip if true, if false, constant."""
 
-SNAP_BYTES, NAMES_SNAP_BYTES = 512, 2048
-"""What is copied of a packet, and of one that may hold names: resolvers ask for datagrams of up to 1,232 bytes."""
+SNAP_BYTES, NAMES_SNAP_BYTES, WHOLE_BYTES = 512, 2048, 9216
+"""What is copied of a packet, and of one that may hold names: resolvers ask for datagrams of up to 1,232 bytes. Leases,
+routers and neighbours are looked at to their end, as whoever believes them does: it would be easy to make them longer
+than what is copied, and so unreadable here alone. Jumbo frames are not longer."""
 ORDINARY_FLAGS = (ACK, SYN, SYN | ACK, FIN | ACK, RST, RST | ACK)
 """The flags that every connection is made of, of those in FLAGS_MASK."""
 FLAGS_MASK = FIN | SYN | RST | ACK
@@ -40,6 +42,8 @@ CARRIERS = (IGMP, 4, IPV6_IN_IP, GRE, ESP, AH, 94, 108, 115, SCTP, DCCP, UDPLITE
 whole networks, and transport protocols."""
 MULTICAST_CHATTER = (130, 131, 132, 143)
 """Listener queries, reports and ends (RFC 2710, RFC 3810)."""
+NEIGHBOURS = (133, 134, 135, 136, 137)
+"""Neighbour discovery (RFC 4861)."""
 NAME_PORTS, LEASE_PORTS = (53,), (67, 68, 546, 547)
 
 _LOAD = {4: 0x20, 2: 0x28, 1: 0x30}
@@ -171,6 +175,8 @@ def _packets(code: Assembler, name: str, start: int) -> None:
     code.take(SNAP_BYTES)
     code.label(f"{name} names")
     code.take(NAMES_SNAP_BYTES)
+    code.label(f"{name} whole")
+    code.take(WHOLE_BYTES)
 
 
 def _ipv4(code: Assembler, name: str, start: int) -> None:
@@ -215,6 +221,8 @@ def _transport(code: Assembler, name: str, start: int) -> None:
     code.equal(TCP, f"{name} tcp")
     code.equal(UDP, f"{name} udp")
     code.equal(ICMPV6, f"{name} icmpv6")
+    for extension in _EXTENSIONS:
+        code.equal(extension, f"{name} whole")
     for protocol in CARRIERS:
         code.equal(protocol, f"{name} nothing")
     code.go(f"{name} take")
@@ -229,13 +237,15 @@ def _transport(code: Assembler, name: str, start: int) -> None:
     code.label(f"{name} udp")
     for at in (0, 2):
         code.load_behind(2, start + at)
-        for ports, label in ((NAME_PORTS, "names"), (LEASE_PORTS, "take")):
+        for ports, label in ((NAME_PORTS, "names"), (LEASE_PORTS, "whole")):
             for port in ports:
                 code.equal(port, f"{name} {label}")
     code.go(f"{name} nothing")
 
     code.label(f"{name} icmpv6")
     code.load_behind(1, start)
+    for kind in NEIGHBOURS:
+        code.equal(kind, f"{name} whole")
     for kind in MULTICAST_CHATTER:
         code.equal(kind, f"{name} nothing")
     code.go(f"{name} take")

@@ -16,11 +16,12 @@ from pfw.engine.detect.proof import (
     RECENT_PLACES_MAX,
     TOGETHER_S,
     Company,
+    Handshakes,
     are_proof,
     is_alone,
     is_by_reset,
 )
-from pfw.model.observation import Began, Confirmed
+from pfw.model.observation import Began, Confirmed, Ended
 from pfw.model.packet import TCP
 
 
@@ -43,6 +44,24 @@ def test_enough_resets_and_not_too_many(resets, tried, least, proved):
 def test_which_resets_count(by_reset, port, proof):
     began = Began(1.0, TCP, source(1), source(2), port, 22)
     assert is_by_reset(Confirmed(2.0, began, by_reset)) is proof
+
+
+@pytest.mark.parametrize(
+    ("by_reset", "received", "proof"),
+    [
+        (False, (3, 210), True),  # closed by both
+        (True, (1, 74), True),  # a scanner that resets what was accepted
+        (True, (2, 128), False),  # we reset: the acknowledgement was one of 66,000 that were tried
+        (True, (4, 236), False),
+        (True, (2, 190), True),  # a greeting was sent: the machine itself believes the handshake
+    ],
+)
+def test_a_number_that_may_be_guessed_proves_nothing(by_reset, received, proof):
+    handshakes = Handshakes()
+    began = Began(1.0, TCP, source(1), source(2), 40_000, 22, None, 74)
+    handshakes.confirmed(Confirmed(2.0, began))
+    packets, size = received
+    assert handshakes.ended(Ended(3.0, began, 128, 2, size, packets, by_reset)) is proof
 
 
 def tried(things, first=100.0, last=110.0) -> SimpleNamespace:

@@ -114,4 +114,5 @@ def _joined(before: Alert, after: Alert) -> Alert:
         last=max(before.last, after.last),
         target=before.target if before.target == after.target else None,
         ban=tuple(dict.fromkeys((*before.ban, *after.ban))),
+        by_reset=all(each.by_reset for each in (before, after) if each.ban) and bool(before.ban or after.ban),
     )

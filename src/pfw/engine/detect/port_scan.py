@@ -285,6 +285,7 @@ class PortScan:
                 score=min(95, (30 if protocol == UDP else 40) + 4 * count),
                 evidence=text,
                 ban=(source,) if scan.is_proved else (),
+                by_reset=scan.is_proved and not self._is_left(pair),
             ),
         )
 

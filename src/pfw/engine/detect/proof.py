@@ -70,7 +70,7 @@ class Handshakes:
         del self._open[ends]
         # No packet without payload is longer than the first one, whose options are the most.
         quiet = seen.sent_packets <= QUIET_PACKETS and seen.sent_bytes <= seen.sent_packets * began.size_bytes
-        if seen.is_open or not quiet:
+        if seen.is_open or not quiet or _may_be_guessed(seen):
             return False
         ports = self._left.get((began.source, began.destination), seen.time)
         if ports is not None:
@@ -159,6 +159,14 @@ def is_alone(own: Some, count: int, others: Iterable[Some | None], shared: Calla
         if shared(own, other) >= SAME_SHARE * count:
             return False
     return True
+
+
+def _may_be_guessed(seen: Ended) -> bool:
+    """Whether nobody may have known the number that was acknowledged. Connection tracking takes any within 66,000 of it
+    (MAXACKWINCONST), so that one of 66,000 forged packets is enough for it; the machine itself answers them by resets,
+    and says nothing else."""
+    nothing_said = seen.received_bytes <= seen.received_packets * seen.began.size_bytes
+    return seen.by_reset and seen.received_packets > 1 and nothing_said
 
 
 def _ends(began: Began) -> tuple[bytes, bytes, int | None, int | None]:

@@ -238,6 +238,7 @@ class Sweep:
             score=score,
             evidence=text,
             ban=(source,) if sweep.is_proved else (),
+            by_reset=sweep.is_proved and sweep.left < LEFT_HOSTS,
         )
 
     def _tried_slowly(self, seen: _Try) -> Iterator[Alert]:
