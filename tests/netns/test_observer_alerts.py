@@ -136,7 +136,8 @@ def test_scans_of_every_kind(observed: Observed, default: str) -> None:
             check_told(observed, "stealth-scan", sources[kind], HERE)
         lab.until(lambda: len(came) >= 7, "they come by the interface")
     assert {each.kind for each in came} >= {"port-scan", "stealth-scan"}
-    assert all(THERE in each.says or "10.77.0.2" in each.says for each in came)
+    # Our own service may be noticed, too, if it was not there when it was first looked who listens.
+    assert all("10.77.0.2" in each.says for each in came if each.kind != "new-listener")
     assert not [each for each in observed.alerts() if each.response]
 
 
