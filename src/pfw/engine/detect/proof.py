@@ -48,6 +48,10 @@ class Tried(Protocol):
 Some = TypeVar("Some", bound=Tried)
 
 
+_BARE_BYTES = {4: (60, 74), 16: (74, 94)}
+"""The longest reset and SYN-ACK on Ethernet, by the size of an address: resets have no options, other packets have."""
+
+
 class Handshakes:
     """Which TCP connections were opened by a whole handshake, to tell those that were then left without a word. Whoever
     tries a port with `connect` does so, and nobody who forges an address can. Of too many the oldest is let go."""
@@ -165,7 +169,8 @@ def _may_be_guessed(seen: Ended) -> bool:
     """Whether nobody may have known the number that was acknowledged. Connection tracking takes any within 66,000 of it
     (MAXACKWINCONST), so that one of 66,000 forged packets is enough for it; the machine itself answers them by resets,
     and says nothing else."""
-    nothing_said = seen.received_bytes <= seen.received_packets * seen.began.size_bytes
+    bare, first = _BARE_BYTES[len(seen.began.source)]
+    nothing_said = seen.received_bytes <= first + (seen.received_packets - 1) * bare
     return seen.by_reset and seen.received_packets > 1 and nothing_said
 
 
