@@ -144,6 +144,18 @@ def test_a_busy_service_of_many_clients_is_a_sample() -> None:
     assert len(live.began(b"login", first(100.8))) == 1
 
 
+def test_a_program_that_reaches_many_hosts_is_a_sample_and_one_that_reaches_none_is_not() -> None:
+    for is_met, wanted in ((True, PORT_PACE), (False, 1_000)):
+        live = LiveWatch()
+        told = 0
+        for number in range(1_000):
+            key = make_key(TCP, A, number.to_bytes(4), b"\x9c\x40\x01\xbb")
+            told += len(live.began(key, Began(100 + number / 2_000, TCP, A, number.to_bytes(4), 40_000, 443)))
+            if is_met:
+                live.established(key, 100 + number / 2_000)
+        assert told == wanted
+
+
 def test_a_flood_that_nobody_answers_is_told_by_a_part_that_stands_for_all() -> None:
     live = LiveWatch()
     told = []

@@ -32,13 +32,17 @@ PACE, PACE_MANY = 20, 5
 """Connections a second of one source to one port of one destination that are looked at, when all is quiet, and when
 MANY begin a second."""
 PORT_PACE, PORT_PACE_MANY = 500, 200
-"""The same of all sources together."""
+"""The same of all sources together, and of one source to that port of all destinations."""
 MANY = 3_000
 PACES_MAX = 8_192
 
 
+_Flow = tuple[bytes | None, bytes | None, int | None]
+"""Source, destination and port; None for all."""
+
+
 class Pace:
-    """Which connections need not be looked at: those to a port to which one source, or all together, make many a second
+    """Which connections need not be looked at: those of which one source, or all to one place, make many a second
     that are answered. A scan, whose ports differ, is looked at whole, and of a flood that nobody answers what
     `crowd.py` leaves."""
 
@@ -65,7 +69,7 @@ class _Known:
 
     __slots__ = ("attempts", "began", "confirmed", "met", "paces", "seen", "silent")
 
-    def __init__(self, began: Began, paces: tuple[Pace, Pace]) -> None:
+    def __init__(self, began: Began, paces: tuple[Pace, ...]) -> None:
         self.began = began
         self.paces = paces
         self.attempts = 1
@@ -81,7 +85,7 @@ class LiveWatch:
         self._enough = 0
         self._crowds = Crowds()
         self._capacity = capacity
-        self._paces: OrderedDict[tuple[bytes | None, bytes, int | None], Pace] = OrderedDict()
+        self._paces: OrderedDict[_Flow, Pace] = OrderedDict()
         self._second = 0.0
         self._begun = self._begun_before = 0
         self._known: dict[bytes, _Known] = {}
@@ -112,9 +116,12 @@ class LiveWatch:
         if second != self._second:
             self._begun_before, self._begun, self._second = self._begun, 0, second
         self._begun += 1
-        paces = self._pace(None, began), self._pace(began.source, began)
-        most = (PORT_PACE_MANY, PACE_MANY) if self.is_busy else (PORT_PACE, PACE)
-        if any(pace.is_enough(second, each) for pace, each in zip(paces, most, strict=True)):
+        source, destination, port = began.source, began.destination, began.port
+        paces = self._pace((None, destination, port)), self._pace((source, None, port)), self._pace(
+            (source, destination, port)
+        )  # fmt: skip
+        of_all, own = (PORT_PACE_MANY, PACE_MANY) if self.is_busy else (PORT_PACE, PACE)
+        if any(pace.is_enough(second, most) for pace, most in zip(paces, (of_all, of_all, own), strict=True)):
             self._enough += 1
             return _NOTHING
         stands_for = self._crowds.came(key)
@@ -245,8 +252,7 @@ class LiveWatch:
         self._waiting.pop(key, None)
         return Met(time, known.began, reply, known.attempts)
 
-    def _pace(self, source: bytes | None, began: Began) -> Pace:
-        name = source, began.destination, began.port
+    def _pace(self, name: _Flow) -> Pace:
         found = self._paces.get(name)
         if found is None:
             found = self._paces[name] = Pace()
