@@ -191,8 +191,8 @@ class _Page:
         if anew:
             self._shown = ""
         if text != self._shown:
-            self._write(self._cleared() + text)
-            self._shown = text
+            cleared, self._shown = self._cleared(), text  # who interrupts us while it is written leaves it behind, too
+            self._write(cleared + text)
 
     def end(self) -> None:
         """Leave the line behind. The terminal may have gone."""
