@@ -12,7 +12,6 @@ import pytest
 
 from pfw.engine import detect
 from pfw.engine.detect.all import detectors
-from pfw.model.address import AddressSet
 from pfw.model.observation import Kind
 
 PAGE = (Path(__file__).resolve().parents[1] / "docs" / "detection.md").read_text(encoding="utf-8")
@@ -96,7 +95,7 @@ def test_no_threshold_is_left_out():
 
 
 def test_every_file_that_judges_is_one_that_is_looked_at():
-    homes = {type(each).__module__.rpartition(".")[2] for each in detectors({"x": AddressSet()})}
+    homes = {type(each).__module__.rpartition(".")[2] for each in detectors()}
     assert homes == {home(f"`{kind}`") for kind in Kind}
     assert not homes & NOT_HERE
 

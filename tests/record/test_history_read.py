@@ -181,6 +181,18 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "history.db"
 
 
+@given(histories())
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_an_earlier_life_left_open(path: Path, entries: list[Entry]) -> None:
+    path.unlink(missing_ok=True)
+    keep(path, entries)
+    still_open = [entry for entry in entries if entry.end is None and entry.subject.action not in STOPS]
+    with open_history(path) as reader:
+        assert reader.unfinished(1000) == still_open[::-1]
+        assert reader.unfinished(1) == still_open[::-1][:1]
+        assert reader.last_id() == max((entry.id for entry in entries), default=0)
+
+
 @given(histories(), queries())
 @settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_answers_are_those_of_a_list(path: Path, entries: list[Entry], query: Query) -> None:

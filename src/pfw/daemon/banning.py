@@ -49,17 +49,8 @@ class Result(Struct, frozen=True):
 
 def records(state: State, now: float) -> dict[Range, Record]:
     """The bans that have not run out."""
-    content = state.files.read(FILE)
-    if content is None:
-        return {}
-    try:
-        found = msgspec.json.decode(content, type=list[Record])
-        ranges = parse_ranges([each.what for each in found])
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
-        state.trouble.append(f"{state.files.path / FILE}: {error}; taken as not there")
-        return {}
-    alive = zip(ranges, found, strict=True)
-    return {pair: each for pair, each in alive if each.until is None or each.until > now}
+    found = state.by_range(FILE, list[Record])
+    return {pair: each for pair, each in found if each.until is None or each.until > now}
 
 
 def active(state: State, now: float, never: AddressSet | None = None) -> list[Ban]:

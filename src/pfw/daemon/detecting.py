@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from pfw.daemon.sources import Batch, CaptureFile
 from pfw.engine.detect.all import detectors
 from pfw.engine.detect.detection import Detection
+from pfw.engine.detect.known_bad import KnownBad
 from pfw.engine.detect.watch import NOT_LOOKED_AT, Watch
 from pfw.model.address import AddressSet, parse_range
 from pfw.model.event import Item, Source
@@ -64,7 +65,7 @@ class _Story:
         self._local = local
         self._batch = Batch(Source(0), b"", [])
         self._watch = Watch(numbers=self._numbers)
-        self._detection = Detection(detectors(lists))
+        self._detection = Detection(detectors(KnownBad(lists)))
 
     @property
     def refused(self) -> int:

@@ -55,8 +55,7 @@ class Noticing:
         self._raise = raise_alert
         self.performer = Performer(state, Respond(), tell, chance)
         self._known_bad, self._new_listener = KnownBad(), NewListener()
-        others = [each for each in detectors() if not isinstance(each, KnownBad | NewListener)]
-        self._detection = Detection([*others, self._known_bad, self._new_listener], self._quiet, PERIOD_S)
+        self._detection = Detection(detectors(self._known_bad, self._new_listener), self._quiet, PERIOD_S)
 
     @property
     def refused(self) -> int:

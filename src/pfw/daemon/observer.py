@@ -15,11 +15,11 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
+from msgspec import Struct
 
 from pfw.daemon.attribution import Attribution
 from pfw.daemon.chronicle import Chronicle
@@ -40,7 +40,7 @@ from pfw.engine.detect.specials import Quoted
 from pfw.engine.detect.watch import UNANSWERED_S
 from pfw.engine.names import Names
 from pfw.model.flow import Flow
-from pfw.model.history import Entry, New, Query
+from pfw.model.history import Entry, New
 from pfw.model.name import Answer
 from pfw.model.observation import Began, Reply
 from pfw.model.program import Program
@@ -59,11 +59,20 @@ _TICK_S = 1.0
 _REFRESH_S = 3.0
 _COUNTS_S = 5.0
 _OPEN_MAX = 100_000
-"""Rows without an end that are looked at when the observer begins."""
+"""Rows without an end that are taken up when the observer begins."""
 _LOSSES_S = 60.0
 _READ_BYTES = 1 << 16
 _STOPPED_MAX = 8_192
 """Connections that were stopped lately."""
+
+
+class _Earlier(Struct):
+    """What the history has of earlier lives: its highest id, the connections whose end nobody saw, the newest first,
+    and who waited at which port."""
+
+    last_id: int
+    unfinished: list[Entry]
+    listeners: dict[str, str | None]
 
 
 class Observer:
@@ -78,17 +87,17 @@ class Observer:
         is_recorded = wanted.log or wanted.eve or wanted.syslog or wanted.journal
         self._recorder = RecorderProcess(wanted, wait=False) if is_recorded else None
         path = self.state.files.path / FILE
-        before, listeners = _open_rows(path), _known_listeners(path)
+        earlier = _earlier(path)
         self.names = Names()
-        self.history = HistoryWriter(str(path), tell=self._say, last_id=_last_id(path))
+        self.history = HistoryWriter(str(path), tell=self._say, last_id=earlier.last_id)
         self.chronicle = Chronicle(
             self.state, Attribution(pinned), self.names, self.history.next_id, self._policy_changed, self._talks
         )
         self.noticing = Noticing(
             self.state, self.chronicle, self.history, self._recorder, self._say, self._raise, random.random
         )  # fmt: skip
-        self.noticing.learn_listeners(listeners)
-        self._inside = Inside(self.noticing.see, self.history.first_seen, is_first=not listeners)
+        self.noticing.learn_listeners(earlier.listeners)
+        self._inside = Inside(self.noticing.see, self.history.first_seen, is_first=not earlier.listeners)
         self.reader = EventReader(_EVENTS_BYTES)
         self.tracking = Tracking(self.reader, self.chronicle, self.history, self.noticing.see)
         self._log_reader = self._opened("packets that rules stop are not recorded", _log_reader)
@@ -100,7 +109,7 @@ class Observer:
         self._said = bytearray()
         self._stopped: dict[tuple[object, ...], float] = {}
         self._refresh()
-        self.tracking.begin(before)
+        self.tracking.begin(earlier.unfinished)
 
     def run(self) -> None:
         """Until the daemon ends."""
@@ -278,32 +287,13 @@ def _log_reader() -> LogReader:
     return LogReader([HISTORY_GROUP], LOG_BYTES)
 
 
-def _last_id(path: Path) -> int:
-    """The highest id that the history has; 0 where it has none."""
+def _earlier(path: Path) -> _Earlier:
     try:
         with open_history(path) as reader:
-            return max((each.id for each in reader.entries(Query(), newest_first=True, limit=1)), default=0)
+            listeners = {each.what: each.by for each in reader.first_seen(None, New.LISTENER)}
+            return _Earlier(reader.last_id(), reader.unfinished(_OPEN_MAX), listeners)
     except HistoryError:
-        return 0
-
-
-def _open_rows(path: Path) -> list[Entry]:
-    """The connections whose end the last run did not see."""
-    try:
-        with open_history(path) as reader:
-            newest = islice(reader.entries(Query(blocked=False), newest_first=True), _OPEN_MAX)
-            return [each for each in newest if each.end is None and not each.period_s]
-    except HistoryError:
-        return []
-
-
-def _known_listeners(path: Path) -> dict[str, str | None]:
-    """Who waited at which port in an earlier life."""
-    try:
-        with open_history(path) as reader:
-            return {each.what: each.by for each in reader.first_seen(None, New.LISTENER)}
-    except HistoryError:
-        return {}
+        return _Earlier(0, [], {})
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from pfw.daemon.state import State
 from pfw.engine.respond import Offence
-from pfw.model.address import Range, format_range, parse_ranges
+from pfw.model.address import Range, format_range
 
 FILE = "offences.json"
 
@@ -22,16 +22,7 @@ class Written(Struct, frozen=True):
 
 def remembered(state: State) -> list[Offence]:
     """Those of the last time, the oldest first."""
-    content = state.files.read(FILE)
-    if content is None:
-        return []
-    try:
-        found = msgspec.json.decode(content, type=list[Written])
-        ranges = parse_ranges([each.what for each in found])
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
-        state.trouble.append(f"{state.files.path / FILE}: {error}; taken as not there")
-        return []
-    return [Offence(pair, each.count, each.until) for pair, each in zip(ranges, found, strict=True)]
+    return [Offence(pair, each.count, each.until) for pair, each in state.by_range(FILE, list[Written])]
 
 
 def keep(state: State, offences: list[Offence]) -> None:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from pfw.daemon import machine
 from pfw.daemon.state import State
-from pfw.model.address import AddressSet, Range, format_range, parse_range, parse_ranges
+from pfw.model.address import AddressSet, Range, format_range, parse_range
 from pfw.model.policy import PolicyError
 from pfw.policy.load import load
 
@@ -64,16 +64,7 @@ def never_of(state: State) -> AddressSet:
 
 def forgiven(state: State, now: float) -> dict[Range, float]:
     """What was lifted by hand, and until when that counts; the oldest first."""
-    content = state.files.read(FILE)
-    if content is None:
-        return {}
-    try:
-        found = msgspec.json.decode(content, type=list[Forgiven])
-        ranges = parse_ranges([each.what for each in found])
-    except (msgspec.DecodeError, msgspec.ValidationError, ValueError) as error:
-        state.trouble.append(f"{state.files.path / FILE}: {error}; taken as not there")
-        return {}
-    return {pair: each.until for pair, each in zip(ranges, found, strict=True) if each.until > now}
+    return {pair: each.until for pair, each in state.by_range(FILE, list[Forgiven]) if each.until > now}
 
 
 def version(state: State) -> object:

@@ -13,14 +13,25 @@ Files of an unknown shape (an older version, a broken disk) are told once and ta
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from pfw.drivers.store import Store
+from pfw.model.address import Range, parse_ranges
 
 T = TypeVar("T")
+
+
+class Ranged(Protocol):
+    """What is written down of a range of addresses, `what` as people write it."""
+
+    @property
+    def what(self) -> str: ...
+
+
+R = TypeVar("R", bound=Ranged)
 
 CURRENT = "current"
 PENDING = "pending.json"
@@ -164,6 +175,16 @@ class State:
     def mark_done(self, entry: Entry) -> None:
         self._write_entry(msgspec.structs.replace(entry, undone=False))
 
+    def by_range(self, name: str, kind: type[list[R]]) -> list[tuple[Range, R]]:
+        """What a file says of ranges of addresses, each with what it names, in the order of the file."""
+        found = self._decoded(name, kind) or []
+        try:
+            ranges = parse_ranges([each.what for each in found])
+        except ValueError as error:
+            self._not_there(name, error)
+            return []
+        return list(zip(ranges, found, strict=True))
+
     def _write_entry(self, entry: Entry) -> None:
         self.files.write(f"history/{entry.number}.json", msgspec.json.encode(entry))
 
@@ -178,5 +199,8 @@ class State:
         try:
             return msgspec.json.decode(content, type=kind)
         except (msgspec.DecodeError, msgspec.ValidationError) as error:
-            self.trouble.append(f"{self.files.path / name}: {error}; taken as not there")
+            self._not_there(name, error)
             return None
+
+    def _not_there(self, name: str, error: Exception) -> None:
+        self.trouble.append(f"{self.files.path / name}: {error}; taken as not there")

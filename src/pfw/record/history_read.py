@@ -96,6 +96,19 @@ class Reader:
         folded = self._folded(query, newest_first) if after == 0 else iter(())
         return islice(chain(whole, folded) if newest_first else chain(folded, whole), limit)
 
+    def unfinished(self, limit: int) -> list[Entry]:
+        """The newest connections of which no end is written, at most so many."""
+        with self._reading():
+            rows = self._file.execute(
+                f"SELECT {_WHOLE} FROM connection WHERE took IS NULL ORDER BY id DESC LIMIT ?", (limit,)
+            )
+            return [self._entry(row) for row in rows.fetchall()]
+
+    def last_id(self) -> int:
+        """The highest id; 0 where there is none."""
+        with self._reading():
+            return int(self._file.execute("SELECT coalesce(max(id), 0) FROM connection").fetchone()[0])
+
     def totals(self, query: Query, by: By, *, limit: int | None = None) -> list[Total]:
         """Biggest count first; by hour in order of time. Lines folded into a day count for its first hour."""
         match by:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from pfw.engine.detect.arp_scan import ArpScan
 from pfw.engine.detect.arp_spoof import ArpSpoof
 from pfw.engine.detect.beacon import Beacon
@@ -26,13 +24,10 @@ from pfw.engine.detect.stealth_scan import StealthScan
 from pfw.engine.detect.sweep import Sweep
 from pfw.engine.detect.syn_flood import SynFlood
 from pfw.engine.detect.upload_spike import UploadSpike
-from pfw.model.address import AddressSet
 
 
-def detectors(
-    lists: Mapping[str, AddressSet] | None = None, listeners: Mapping[str, str | None] | None = None
-) -> list[Detector]:
-    """`lists` are addresses that are known to be bad, by the names of the lists, `listeners` those that are known."""
+def detectors(known_bad: KnownBad | None = None, new_listener: NewListener | None = None) -> list[Detector]:
+    """All. Of those that are given whoever makes them may want to tell them more later."""
     return [
         PortScan(),
         Sweep(),
@@ -53,7 +48,7 @@ def detectors(
         RogueDhcp(),
         Malformed(),
         FragmentEvasion(),
-        NewListener(listeners),
+        new_listener or NewListener(),
         ChangedProgram(),
-        *([KnownBad(lists)] if lists else []),
+        known_bad or KnownBad(),
     ]

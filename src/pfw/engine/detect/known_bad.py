@@ -43,6 +43,8 @@ class KnownBad:
         self._any = AddressSet().union(*self._lists.values())
 
     def observe(self, seen: Began | Confirmed) -> Iterable[Alert]:
+        if not self._lists:
+            return ()
         began = seen if isinstance(seen, Began) else seen.began
         confirmed = isinstance(seen, Confirmed) and not seen.by_reset and began.protocol == TCP
         if isinstance(seen, Confirmed) and not confirmed:
