@@ -84,7 +84,7 @@ def test_a_recorder_that_sleeps_is_not_waited_for(tmp_path, judged, monkeypatch)
         recorder.send([judged(number, size=400)])
     assert time.monotonic() - began < 5
     assert recorder.lost > 0
-    assert len(recorder._pending) <= 100_000
+    assert len(recorder._outbox) <= 100_000
     stop(recorder, signal.SIGCONT)
     counts = recorder.close()
     assert counts is not None

@@ -25,8 +25,9 @@ from pfw.daemon.attribution import Attribution
 from pfw.daemon.chronicle import Chronicle
 from pfw.daemon.inside import Inside
 from pfw.daemon.loop import Loop
+from pfw.daemon.messages import frames
 from pfw.daemon.noticing import Noticing
-from pfw.daemon.observing import Begin, Counted, Raised, Said, Sender, Stopped, frames, receive_begin
+from pfw.daemon.observing import Begin, Counted, Raised, Said, Sender, Stopped, receive_begin
 from pfw.daemon.recording import RecorderProcess
 from pfw.daemon.rule_log import RuleLog
 from pfw.daemon.special_packets import SpecialPackets
@@ -78,7 +79,7 @@ class _Earlier(Struct):
 class Observer:
     """One run. Raises OSError where the kernel tells nothing of connections."""
 
-    def __init__(self, begin: Begin, sender: Sender) -> None:
+    def __init__(self, begin: Begin, said: bytearray, sender: Sender) -> None:
         self._sender = sender
         self.loop = Loop(self._failed)
         self.state = State(store.Store(store.folder()))
@@ -106,7 +107,7 @@ class Observer:
             "packets are not looked at for what they say", lambda: SpecialPackets(self._learn, self._quoted)
         )
         self._losses: dict[str, int] = {}
-        self._said = bytearray()
+        self._said = said
         self._stopped: dict[tuple[object, ...], float] = {}
         self._refresh()
         self.tracking.begin(earlier.unfinished)
@@ -116,6 +117,7 @@ class Observer:
         loop = self.loop
         loop.stop_on((signal.SIGTERM,))
         loop.watch(sys.stdin.fileno(), self._heard)
+        self._take_said()
         self._watch_events()
         if self._log_reader is not None:
             loop.watch(self._log_reader.fileno(), self._take_stopped)
@@ -173,6 +175,9 @@ class Observer:
             if not piece:
                 self.loop.stop()
             self._said += piece
+        self._take_said()
+
+    def _take_said(self) -> None:
         entries = []
         for payload in frames(self._said):
             told = msgspec.msgpack.decode(payload, type=Stopped)
@@ -300,8 +305,8 @@ def main() -> int:
     """The process that `observing.py` starts: the daemon is at its standard input."""
     sock = socket.socket(fileno=os.dup(sys.stdin.fileno()))
     try:
-        begin = receive_begin(sock)
-    except (OSError, msgspec.DecodeError, msgspec.ValidationError):
+        begin, said = receive_begin(sock)
+    except (OSError, ValueError, msgspec.DecodeError, msgspec.ValidationError):
         return 2
     sock.setblocking(False)
     sender = Sender(sock)
@@ -309,7 +314,7 @@ def main() -> int:
     gc.freeze()
     gc.set_threshold(50_000, 50, 1000)
     try:
-        observer = Observer(begin, sender)
+        observer = Observer(begin, said, sender)
     except OSError as error:
         sender.send(Said(f"connections are not recorded: {error.strerror or error}"))
         return 3

@@ -1,6 +1,6 @@
 """The daemon's end of the observer (`observer.py`), and what both say to each other.
 
-A message is its length (4 bytes, little endian) and a MessagePack array. The daemon says `Begin`, and then tells of the
+How messages travel says `messages.py`. The daemon says `Begin`, and then tells of the
 connections that it stopped by itself; it never waits. An observer that ends is started again, with growing patience.
 """
 
@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import socket
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from math import inf
 
 from msgspec import DecodeError, Struct, ValidationError, msgpack
 
 from pfw.daemon.attribution import Found
+from pfw.daemon.messages import Outbox, frames, start
 from pfw.drivers import clock
 from pfw.model.flow import Flow
 from pfw.record.recorder import Options as Records
 
-MESSAGE_BYTES_MAX = 1 << 20
 PENDING_BYTES_MAX = 1 << 20
 _READ_BYTES = 1 << 16
 _CLOSE_S = 10.0
@@ -72,29 +71,20 @@ class Sender:
     """The observer's way to say something, for all its threads. What the daemon does not take in time is dropped."""
 
     def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+        self._outbox = Outbox(sock)
         self._encoder = msgpack.Encoder()
-        self._pending = bytearray()
         self._lock = threading.Lock()
 
     def send(self, message: Message) -> None:
         with self._lock:
-            if len(self._pending) < PENDING_BYTES_MAX:
-                self._pending += _framed(self._encoder.encode(message))
+            if len(self._outbox) < PENDING_BYTES_MAX:
+                self._outbox.put(self._encoder.encode(message))
         self.flush()
 
     def flush(self) -> None:
         """Give what is taken now."""
-        with self._lock:
-            while self._pending:
-                try:
-                    sent = self._sock.send(self._pending)
-                except BlockingIOError:
-                    return
-                except OSError:
-                    self._pending.clear()  # the daemon has ended, and so will we
-                    return
-                del self._pending[:sent]
+        with self._lock, suppress(OSError):
+            self._outbox.flush()  # where the daemon has ended, so will we
 
 
 class ObserverProcess:
@@ -117,7 +107,8 @@ class ObserverProcess:
         self._unwatch = unwatch
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
-        self._received, self._pending = bytearray(), bytearray()
+        self._outbox: Outbox | None = None
+        self._received = bytearray()
         self._started = 0.0
         self._due = inf
         self._patience_s = 1.0
@@ -132,20 +123,16 @@ class ObserverProcess:
 
     def stopped(self, flow: Flow, owner: Found, rule: str | None) -> None:
         """Tell of a connection that was stopped; where the observer does not listen, it is counted."""
-        if self._sock is None or len(self._pending) >= PENDING_BYTES_MAX:
+        if self._outbox is None or len(self._outbox) >= PENDING_BYTES_MAX:
             self.untold += 1
             return
-        self._pending += _framed(msgpack.encode(Stopped(clock.now(), flow, owner, rule)))
+        self._outbox.put(msgpack.encode(Stopped(clock.now(), flow, owner, rule)))
         self._flush()
 
     def _flush(self) -> None:
-        while self._pending and self._sock is not None:
-            try:
-                del self._pending[: self._sock.send(self._pending)]
-            except BlockingIOError:
-                return
-            except OSError:
-                self._pending.clear()  # its end is heard of as well
+        if self._outbox is not None:
+            with suppress(OSError):
+                self._outbox.flush()  # its end is heard of as well
 
     def take(self) -> None:
         """Hear what it has said."""
@@ -160,16 +147,17 @@ class ObserverProcess:
             self._ended()
             return
         self._received += piece
-        for payload in frames(self._received):
-            with suppress(DecodeError, ValidationError):
-                self._heard(msgpack.decode(payload, type=Message))
+        try:
+            for payload in frames(self._received):
+                with suppress(DecodeError, ValidationError):
+                    self._heard(msgpack.decode(payload, type=Message))
+        except ValueError:
+            self._ended()
 
     def close(self) -> None:
         """Let it finish."""
         if self._sock is not None:
-            self._unwatch(self._sock.fileno())
-            self._sock.close()
-            self._sock = None
+            self._let_go(self._sock)
         if self._process is not None:
             try:
                 self._process.wait(_CLOSE_S)
@@ -180,34 +168,27 @@ class ObserverProcess:
 
     def start(self) -> None:
         """Begin, and take what it says as it comes."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            try:
-                self._process = subprocess.Popen(
-                    # -P: the folder that one happens to be in does not decide what is imported.
-                    [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "pfw.daemon.observer"],
-                    stdin=theirs.fileno(),
-                    stdout=subprocess.DEVNULL,
-                    # Signals are for the daemon; when it ends, the closed connection ends this one.
-                    start_new_session=True,
-                )
-            except OSError as error:
-                ours.close()
-                self._later(f"nothing is observed: {error.strerror or error}")
-                return
+        try:
+            self._process, ours = start("pfw.daemon.observer")
+        except OSError as error:
+            self._later(f"nothing is observed: {error.strerror or error}")
+            return
         self._started = clock.now()
         self._received.clear()
-        self._pending.clear()
-        ours.sendall(_framed(msgpack.encode(self._begin)))
         ours.setblocking(False)
-        self._sock = ours
+        self._sock, self._outbox = ours, Outbox(ours)
+        self._outbox.put(msgpack.encode(self._begin))
+        self._flush()
         self._watch(ours.fileno(), self.take)
+
+    def _let_go(self, sock: socket.socket) -> None:
+        self._unwatch(sock.fileno())
+        sock.close()
+        self._sock = self._outbox = None
 
     def _ended(self) -> None:
         assert self._sock is not None
-        self._unwatch(self._sock.fileno())
-        self._sock.close()
-        self._sock = None
+        self._let_go(self._sock)
         status: int | None = None
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
@@ -225,34 +206,14 @@ class ObserverProcess:
         self._patience_s = min(self._patience_s * 2, _PATIENCE_MAX_S)
 
 
-def receive_begin(sock: socket.socket) -> Begin:
-    """The first message, on the observer's side. Raises OSError, DecodeError and ValidationError."""
-    size = int.from_bytes(_exactly(sock, 4), "little")
-    if size > MESSAGE_BYTES_MAX:
-        raise OSError("a message that is too long")
-    return msgpack.decode(_exactly(sock, size), type=Begin)
-
-
-def _exactly(sock: socket.socket, size: int) -> bytes:
-    found = b""
-    while len(found) < size:
-        piece = sock.recv(size - len(found))
+def receive_begin(sock: socket.socket) -> tuple[Begin, bytearray]:
+    """The first message, on the observer's side, and what has come behind it. Raises OSError, ValueError, DecodeError
+    and ValidationError."""
+    received = bytearray()
+    while True:
+        piece = sock.recv(_READ_BYTES)
         if not piece:
             raise OSError("the daemon has ended")
-        found += piece
-    return found
-
-
-def _framed(payload: bytes) -> bytes:
-    return len(payload).to_bytes(4, "little") + payload
-
-
-def frames(received: bytearray) -> Iterator[bytes]:
-    """Take out the messages that have come whole."""
-    while len(received) >= 4:
-        size = int.from_bytes(received[:4], "little")
-        if len(received) < 4 + size:
-            return
-        payload = bytes(received[4 : 4 + size])
-        del received[: 4 + size]
-        yield payload
+        received += piece
+        for payload in frames(received):
+            return msgpack.decode(payload, type=Begin), received

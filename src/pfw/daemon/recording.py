@@ -2,8 +2,8 @@
 
 The watching process sends what is to be recorded over a socket pair and does not wait; the recorder
 dissects, folds, formats and writes. So a slow disk, a full one, or Scapy's quarter of a second to load cost
-no packet, and Scapy's 35 MB are spent only where something is logged. A message is its length (4 bytes,
-little endian) and a MessagePack array: both ends are in this file and change together.
+no packet, and Scapy's 35 MB are spent only where something is logged. How messages
+travel says `messages.py`; both ends are in this file and change together.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from contextlib import suppress
 
 from msgspec import Struct, msgpack
 
+from pfw.daemon.messages import Outbox, frames, start
 from pfw.model.command import Alerted, Command, Ended, Judged, Notice, Suspicious
 from pfw.record.files import FileRefusedError
 from pfw.record.recorder import Counts, Options, Recorder
 
 PENDING_BYTES_MAX = 4 << 20
 """What may wait for a slow recorder; beyond it records are lost, and counted."""
-MESSAGE_BYTES_MAX = 64 << 20
 _TICK_S = 1.0
 _CLOSE_TIMEOUT_S = 30.0
 _READ_BYTES = 1 << 18
@@ -68,18 +68,9 @@ class RecorderProcess:
         self._wait = wait
         self._eve = options.eve is not None
         self._encoder = msgpack.Encoder()
-        self._pending = bytearray()
         self._pending_records = 0
-        self._sock, theirs = socket.socketpair()
-        with theirs:
-            self._process = subprocess.Popen(
-                # -P: the folder that one happens to be in does not decide what is imported.
-                [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "pfw.daemon.recording"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                # Signals are for the watching process; when it ends, the closed connection ends this one.
-                start_new_session=True,
-            )
+        self._process, self._sock = start("pfw.daemon.recording")
+        self._outbox = Outbox(self._sock)
         self._sock.setblocking(wait)
         self._put(Begin(options), 0)
 
@@ -96,19 +87,13 @@ class RecorderProcess:
 
     def flush(self) -> None:
         """Give the recorder what it takes now."""
-        while self._pending:
-            try:
-                sent = self._sock.send(self._pending)
-            except BlockingIOError:
-                return
-            except OSError:
-                self.broken = True
-                self.lost += self._pending_records
-                self._pending.clear()
-                self._pending_records = 0
-                return
-            del self._pending[:sent]
-        self._pending_records = 0
+        try:
+            self._outbox.flush()
+        except OSError:
+            self.broken = True
+            self.lost += self._pending_records
+        if not self._outbox:
+            self._pending_records = 0
 
     def close(self) -> Counts | None:
         """Let it finish; what it counted, or None when it did not live to say."""
@@ -135,10 +120,10 @@ class RecorderProcess:
     def _put(self, message: Message, records: int) -> None:
         payload = self._encoder.encode(message)
         self.sent += records
-        if len(self._pending) + len(payload) > PENDING_BYTES_MAX and not self._wait:
+        if len(self._outbox) + len(payload) > PENDING_BYTES_MAX and not self._wait:
             self.lost += records
         else:
-            self._pending += len(payload).to_bytes(4, "little") + payload
+            self._outbox.put(payload)
             self._pending_records += records
         self.flush()
 
@@ -160,14 +145,10 @@ def _messages(sock: socket.socket) -> Iterator[Message | None]:
             if not piece:
                 return
             buffer += piece
-            while len(buffer) >= 4:
-                size = int.from_bytes(buffer[:4], "little")
-                if size > MESSAGE_BYTES_MAX:
-                    return
-                if len(buffer) < 4 + size:
-                    break
-                yield decoder.decode(bytes(buffer[4 : 4 + size]))
-                del buffer[: 4 + size]
+            try:
+                yield from map(decoder.decode, frames(buffer))
+            except ValueError:
+                return
 
 
 def _tell(text: str) -> None:
