@@ -74,7 +74,7 @@ def wanted(what, protocol, source, destination, status, state, states, loopback)
 @pytest.mark.parametrize("loopback", [True, False])
 @pytest.mark.parametrize("states", [(3, 7, 8), (), (2,)])
 def test_what_the_filter_takes(netlink, states, loopback):
-    conntrack._attach(netlink[1], event_filter(states, loopback=loopback))
+    conntrack.attach(netlink[1], event_filter(states, loopback=loopback))
     chance = random.Random(SEED)
     taken = 0
     for _ in range(3000):
@@ -108,7 +108,7 @@ def test_what_the_filter_takes(netlink, states, loopback):
 )
 def test_what_does_not_look_as_expected_is_taken(netlink, data):
     """Except what ends before the first address: where a number cannot be read the kernel takes nothing."""
-    conntrack._attach(netlink[1], event_filter((3,), loopback=False))
+    conntrack.attach(netlink[1], event_filter((3,), loopback=False))
     assert passes(netlink, data) == (len(data) >= 28)
 
 

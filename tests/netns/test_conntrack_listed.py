@@ -65,3 +65,22 @@ def test_a_refusal_is_an_error(number):
     with pytest.raises(OSError, match=os.strerror(number)) as caught:
         conntrack._split(refusal + (-number).to_bytes(4, "little", signed=True) + bytes(16))
     assert caught.value.errno == number
+
+
+def test_asked_for_one_by_one_they_are_the_same_and_who_has_gone_is_not_there(here, net):
+    with contextlib.ExitStack() as opened:
+        for number in range(150):
+            made = opened.enter_context(here.call(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)))
+            made.connect((net.there, 2000 + number))
+            with contextlib.suppress(ConnectionRefusedError):
+                made.send(b"hello")
+        found = {each.id: each for each in listed(here) if each.protocol == socket.IPPROTO_UDP}
+        assert len(found) == 150
+        known = list(found.values())
+        entries = [each for each in here.call(netfilter.connections) if each.id in found]
+        assert here.call(lambda: netfilter.cut(entries[:50])) == 50
+        left = here.call(lambda: conntrack.LookUp().now(known))
+    gone = {each.id for each in entries[:50]}
+    assert {number: _facts(each) for number, each in left.items()} == {
+        number: _facts(each) for number, each in found.items() if number not in gone
+    }

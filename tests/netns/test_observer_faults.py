@@ -135,8 +135,8 @@ def test_it_sleeps(observed: Observed, load: Load) -> None:
 
 _SMALL_BUFFER = """
 from pfw.drivers import conntrack
-make_room = conntrack._make_room
-conntrack._make_room = lambda sock, _: make_room(sock, 1 << 16)
+make_room = conntrack.make_room
+conntrack.make_room = lambda sock, _: make_room(sock, 1 << 16)
 """
 
 

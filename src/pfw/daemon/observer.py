@@ -52,8 +52,6 @@ from pfw.record.history_writer import HistoryWriter
 
 _Source = TypeVar("_Source")
 
-_EVENTS_BYTES = 32 << 20
-"""Room for some 50,000 events: so many the kernel tells of when it forgets a second's connections at once."""
 _MANY_EVENTS = 50
 _PAUSE_S, _PAUSE_LONG_S = 0.005, 0.02
 _TICK_S = 1.0
@@ -99,7 +97,7 @@ class Observer:
         )  # fmt: skip
         self.noticing.learn_listeners(earlier.listeners)
         self._inside = Inside(self.noticing.see, self.history.first_seen, is_first=not earlier.listeners)
-        self.reader = EventReader(_EVENTS_BYTES)
+        self.reader = EventReader()
         self.tracking = Tracking(self.reader, self.chronicle, self.history, self.noticing.see)
         self._log_reader = self._opened("packets that rules stop are not recorded", _log_reader)
         self._log = RuleLog(self.state, self._log_reader.interface) if self._log_reader is not None else None

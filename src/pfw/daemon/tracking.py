@@ -14,24 +14,21 @@ from time import perf_counter
 from msgspec.structs import replace
 
 from pfw.daemon.chronicle import Chronicle
-from pfw.drivers import clock, conntrack, netfilter
-from pfw.drivers.conntrack import EventReader
+from pfw.drivers import clock, conntrack
+from pfw.drivers.conntrack import EVENTS_MAX, EventReader, LookUp
 from pfw.engine.detect.live import LiveWatch
 from pfw.model.flow import Direction, Flow
 from pfw.model.history import Entry, Finish, Traffic
 from pfw.model.observation import Began, Observation
 from pfw.model.packet import TCP
 from pfw.record.history_writer import HistoryWriter
-from pfw.wire.conntrack import IPS_SEEN_REPLY, TCP_ESTABLISHED, Tuple
-from pfw.wire.conntrack import Entry as Tracked
-from pfw.wire.conntrack_event import DESTROY, NEW, Event
-from pfw.wire.error import WireError
+from pfw.wire.conntrack import IPS_SEEN_REPLY, TCP_ESTABLISHED
+from pfw.wire.conntrack_event import DESTROY, NEW, TCP_CLOSE, TCP_TIME_WAIT, Event
 
 FOLLOWED_MAX = 300_000
 """More than the kernel tracks unless told to (nf_conntrack_max is 262,144 on big machines)."""
 ASKED_MAX = 1000
 """Connections that have closed whose counters are asked for, a second; none while MANY begin."""
-_EVENTS_AT_ONCE = 10_000
 _LOOK_S = 5.0
 _LOOK_SHARE = 0.01
 """Of the time, for looking at what all connections have carried so far."""
@@ -39,7 +36,6 @@ _AGAIN_SHARE, _AGAIN_MAX_S = 0.05, 60.0
 """Of the time, for looking at them because events were lost; meanwhile more may be."""
 _WRITTEN_S = 60.0
 """How often what a connection has carried so far is written."""
-_TIME_WAIT, _CLOSE = 7, 8
 _SYN_SENT = (1, 9)
 
 See = Callable[[Sequence[Observation]], None]
@@ -53,6 +49,7 @@ class Tracking:
         self.live = LiveWatch()
         self.events = self.not_followed = 0
         self._reader = reader
+        self._look_up = LookUp()
         self._chronicle = chronicle
         self._history = history
         self._see = see
@@ -86,7 +83,7 @@ class Tracking:
             self._taken_up[key] = tracked.id
             flow = self._flow(tracked)
             row = rows.pop(_ends_of(flow), None) if flow is not None else None
-            is_over = tracked.tcp_state in (_TIME_WAIT, _CLOSE)
+            is_over = tracked.tcp_state in (TCP_TIME_WAIT, TCP_CLOSE)
             if row is not None:
                 number = -row.id if row.subject.direction is Direction.IN else row.id
                 self._ids[key] = number
@@ -115,23 +112,21 @@ class Tracking:
         except OSError:
             gone.clear()
         for key in gone:
-            number = self._ids.pop(key)
-            if key not in self._over:
-                self._ends.append(Finish(abs(number), now, Traffic()))
-            self._over.discard(key)
+            self._finish(key, now, Traffic())
+            self.live.forget(key)
         self._flush()
         if told:
             self._see(told)
 
     def take(self) -> int:
         """What has happened since the last call, as far as it is not too much for one; how many events that were."""
-        events = self._reader.read(_EVENTS_AT_ONCE)
+        events = self._reader.read(EVENTS_MAX)
         now = clock.now()
         self.events += len(events)
         told: list[Observation] = []
         for event in events:
             told += self._event(event, now)
-        if len(events) < _EVENTS_AT_ONCE:
+        if len(events) < EVENTS_MAX:
             self._taken_up.clear()
         if self._closed:
             told += self._ask(now)
@@ -168,21 +163,20 @@ class Tracking:
             return self.live.answered(key, now) if event.status & IPS_SEEN_REPLY else ()
         if event.tcp_state == TCP_ESTABLISHED:
             return self.live.established(key, now)
-        if event.tcp_state in (_TIME_WAIT, _CLOSE):
+        if event.tcp_state in (TCP_TIME_WAIT, TCP_CLOSE):
             self._closed.append(event)
         return ()
 
-    def _flow(self, event: Event | Tracked) -> Flow | None:
+    def _flow(self, event: Event) -> Flow | None:
         """A connection as rules judge it; None for one of this machine with itself."""
-        answering = getattr(event, "reply_source", None) or event.destination
-        answering_port = event.reply_port if isinstance(event, Event) else event.reply_source_port
+        answering = event.reply_source or event.destination
         direction = self._chronicle.direction(event.source, answering)
         if direction is Direction.OUT and self._chronicle.is_local(answering):
             return None
         destination, port = event.destination, event.port
         # Arriving and leaving packets are judged behind the rewrite of a destination, forwarded ones before it.
         if direction is not Direction.FORWARD:
-            destination, port = answering, port if answering_port is None else answering_port
+            destination, port = answering, port if event.reply_port is None else event.reply_port
         return Flow(
             direction=direction,
             protocol=event.protocol,
@@ -193,7 +187,7 @@ class Tracking:
             icmp_type=event.icmp_type,
         )
 
-    def _new(self, key: bytes, event: Event | Tracked, now: float) -> Sequence[Observation]:
+    def _new(self, key: bytes, event: Event, now: float) -> Sequence[Observation]:
         flow = self._flow(event)
         if flow is None:
             return ()
@@ -219,12 +213,16 @@ class Tracking:
         return self._ended(event.key, now, _traffic(event))
 
     def _ended(self, key: bytes, now: float, traffic: Traffic) -> Sequence[Observation]:
+        self._finish(key, now, traffic)
+        return self.live.gone(key, now, traffic)
+
+    def _finish(self, key: bytes, now: float, traffic: Traffic) -> None:
+        """Write the end of a connection, unless it is written already."""
         number = self._ids.pop(key, None)
         if key in self._over:
             self._over.discard(key)
         elif number is not None:
             self._ends.append(Finish(abs(number), now, _seen_from_here(number, traffic)))
-        return self.live.gone(key, now, traffic)
 
     def _ask(self, now: float) -> list[Observation]:
         """Of connections that have closed: what they carried, as far as there is time to ask."""
@@ -233,12 +231,16 @@ class Tracking:
             self._second, self._asked = now // 1, 0
         asked = [] if self.live.is_busy else closed[: max(0, ASKED_MAX - self._asked)]
         self._asked += len(asked)
-        entries = _found(asked) if asked else []
+        found: dict[int, Event] = {}
+        if asked:
+            with suppress(OSError):
+                found = self._look_up.now(asked)
         told: list[Observation] = []
-        for at, event in enumerate(closed):
-            entry = entries[at] if at < len(entries) else None
-            traffic = None if entry is None else _traffic(entry)
-            told += self.live.closed(event.key, now, traffic, by_reset=event.tcp_state == _CLOSE)
+        for event in closed:
+            # Another may have the same ends by now, and the same id.
+            known = found.get(event.id)
+            traffic = None if known is None or known.key != event.key else _traffic(known)
+            told += self.live.closed(event.key, now, traffic, by_reset=event.tcp_state == TCP_CLOSE)
             number = self._ids.get(event.key)
             if traffic is not None and number is not None and event.key not in self._over:
                 self._ends.append(Finish(abs(number), now, _seen_from_here(number, traffic)))
@@ -288,20 +290,7 @@ def _connections() -> Iterator[Event]:
         yield from conntrack.tracked()
 
 
-def _found(events: Sequence[Event]) -> list[Tracked | None]:
-    """The connections of these events as they stand now; None for one that has gone."""
-    tuples = [Tuple(each.protocol, each.source, each.destination, each.source_port, each.port) for each in events]
-    try:
-        found = netfilter.find(tuples)
-    except (OSError, WireError):
-        return []
-    # Another may have the same ends by now.
-    return [
-        each if each is not None and each.id == event.id else None for each, event in zip(found, events, strict=True)
-    ]  # fmt: skip
-
-
-def _traffic(counted: Event | Tracked) -> Traffic:
+def _traffic(counted: Event) -> Traffic:
     """What a connection carried, `sent` being that of who began it."""
     return Traffic(
         counted.bytes or 0, counted.packets or 0, counted.reply_bytes or 0, counted.reply_packets or 0

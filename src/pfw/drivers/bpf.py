@@ -9,7 +9,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 
-from pfw.drivers.capture import SNAP_BYTES, Program
+from pfw.drivers.capture import SNAP_BYTES
+from pfw.wire.classic_bpf import Program
 
 INSTRUCTIONS_MAX = 4096
 """BPF_MAXINSNS of the kernel."""

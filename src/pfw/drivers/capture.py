@@ -16,7 +16,9 @@ import socket
 from collections.abc import Iterator
 from struct import Struct as Layout
 
+from pfw.drivers.socket_filter import attach
 from pfw.model.event import Source
+from pfw.wire.classic_bpf import Program
 
 SNAP_BYTES = 512
 BLOCK_BYTES = 1 << 18
@@ -30,7 +32,6 @@ _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _PACKET_RX_RING, _PACKET_STATISTICS, _PACKET_VERSION = 5, 6, 10
 _TPACKET_V3 = 2
-_SO_ATTACH_FILTER = 26
 _BLOCK_OF_USER = 1
 _PACKET_OUTGOING = 4
 _ARPHRD_ETHER, _ARPHRD_LOOPBACK = 1, 772
@@ -49,9 +50,6 @@ _STATISTICS = Layout("=III")
 Frames = list[tuple[float, int, int, int]]
 """Time (s), where it begins and ends in the buffer, size on the wire (bytes)."""
 
-Program = list[tuple[int, int, int, int]]
-"""A classic BPF program: code, jump if true, jump if false, constant."""
-
 SNAP: Program = [(0x06, 0, 0, SNAP_BYTES)]
 """`ret #SNAP_BYTES`: take everything, so much of it."""
 
@@ -65,7 +63,7 @@ class Capture:
     def __init__(self, interface: str | None = None, program: Program | None = None, blocks: int = BLOCKS) -> None:
         self._sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0)
         try:
-            self._attach(program or SNAP)
+            attach(self._sock, program or SNAP)
             self._sock.setsockopt(_SOL_PACKET, _PACKET_VERSION, _TPACKET_V3)
             frames = BLOCK_BYTES * blocks // 2048
             ring = _RING_REQUEST.pack(BLOCK_BYTES, blocks, 2048, frames, BLOCK_TIMEOUT_MS, 0, 0)
@@ -166,12 +164,6 @@ class Capture:
             at += step
         if frames and current is not None:
             yield sources[current], frames, sent
-
-    def _attach(self, program: Program) -> None:
-        code = b"".join(Layout("=HBBI").pack(*instruction) for instruction in program)
-        memory = ctypes.create_string_buffer(code)
-        header = Layout("@HP").pack(len(program), ctypes.addressof(memory))
-        self._sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
 
 
 def _source(index: int, hardware: int) -> Source:

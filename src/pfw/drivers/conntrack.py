@@ -14,14 +14,15 @@ import ctypes
 import errno
 import os
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from struct import Struct as Layout
 
-from pfw.drivers.netlink import NETLINK_NETFILTER, open_socket, receive
-from pfw.wire.conntrack import TCP_ESTABLISHED, dump_request
+from pfw.drivers.netlink import NETLINK_NETFILTER, make_room, open_socket, receive
+from pfw.drivers.socket_filter import attach
+from pfw.wire.conntrack import TCP_ESTABLISHED, Tuple, dump_request, get_request
 from pfw.wire.conntrack_decoder import EventDecoder
 from pfw.wire.conntrack_event import DESTROY, NEW, TCP_CLOSE, TCP_TIME_WAIT, UPDATE, Event
-from pfw.wire.conntrack_filter import Program, event_filter
+from pfw.wire.conntrack_filter import event_filter
 from pfw.wire.netlink import NLMSG_DONE, NLMSG_ERROR, error_number
 
 RECEIVE_BUFFER_BYTES = 32 << 20
@@ -35,10 +36,12 @@ EVENTS_MAX = 10_000
 _MESSAGES, _MESSAGE_BYTES = 64, 2048
 """Read at once, and room for each: an event has some 200 bytes, with all that can be told about 1,000."""
 _MSG_DONTWAIT = 0x40
-_SO_ATTACH_FILTER, _SO_RCVBUFFORCE, _SO_MEMINFO = 26, 33, 55
-_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, _NETLINK_NO_ENOBUFS = 270, 1, 5
+_SO_MEMINFO = 55
+_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP = 270, 1
 _NAME, _VECTOR = Layout("=4xI4x"), Layout("@PN")
 """struct sockaddr_nl: the sender's port, 0 for the kernel; struct iovec."""
+_IN_FLIGHT = 64
+"""Questions whose answers are waited for together: the answers fit into a receive buffer of any size."""
 _MESSAGE, _HEADER_BYTES = Layout("=IH"), 16
 """struct nlmsghdr: length and type, and how long it is."""
 _MEMINFO = Layout("=9I")
@@ -67,8 +70,8 @@ class EventReader:
         try:
             self._sock.settimeout(0)
             # Not before the filter: what comes in until then would come out.
-            _attach(self._sock, event_filter(states, loopback=loopback))
-            _make_room(self._sock, room_bytes)
+            attach(self._sock, event_filter(states, loopback=loopback))
+            make_room(self._sock, room_bytes)
             for group in (NEW, UPDATE, DESTROY):
                 self._sock.setsockopt(_SOL_NETLINK, _NETLINK_ADD_MEMBERSHIP, group)
         except BaseException:
@@ -116,6 +119,26 @@ def tracked() -> Iterator[Event]:
         while not is_over:
             messages, is_over = _split(receive(sock))
             yield from decoder.read(messages)
+
+
+class LookUp:
+    """Asks for connections that events told of."""
+
+    def __init__(self) -> None:
+        self._decoder = EventDecoder()
+
+    def now(self, events: Sequence[Event]) -> dict[int, Event]:
+        """As they stand now, by the kernel's ids; without those that have gone. Raises OSError."""
+        tuples = [Tuple(each.protocol, each.source, each.destination, each.source_port, each.port) for each in events]
+        requests = [get_request(each, number) for number, each in enumerate(tuples)]
+        answers: list[bytes] = []
+        with open_socket(NETLINK_NETFILTER) as sock:
+            for start in range(0, len(requests), _IN_FLIGHT):
+                sent = requests[start : start + _IN_FLIGHT]
+                sock.send(b"".join(sent))
+                # An entry or an error each, in a datagram of its own.
+                answers += [receive(sock) for _ in sent]
+        return {found.id: found for found in self._decoder.read(answers)}
 
 
 def _split(data: bytes) -> tuple[list[bytes], bool]:
@@ -191,19 +214,3 @@ class _Messages:
 
 def _address(room: bytearray) -> int:
     return ctypes.addressof(ctypes.c_char.from_buffer(room))
-
-
-def _attach(sock: socket.socket, program: Program) -> None:
-    code = b"".join(Layout("=HBBI").pack(*instruction) for instruction in program)
-    memory = ctypes.create_string_buffer(code)
-    header = Layout("@HP").pack(len(program), ctypes.addressof(memory))
-    sock.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, header)
-
-
-def _make_room(sock: socket.socket, room_bytes: int) -> None:
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room_bytes)
-    except PermissionError:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, room_bytes)
-    # Without this the kernel, once the buffer was full, drops all until it has been read empty. It counts either way.
-    sock.setsockopt(_SOL_NETLINK, _NETLINK_NO_ENOBUFS, 1)

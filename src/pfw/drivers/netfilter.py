@@ -33,7 +33,6 @@ __all__ = [
     "close_chain",
     "connections",
     "cut",
-    "find",
     "queue_chain",
     "read_chains",
     "read_counters",
@@ -304,23 +303,6 @@ def connections() -> list[Entry]:
             raise
         # What netfilter answers for a subsystem that it does not have; there is nothing else in the question.
         raise OSError(errno.EOPNOTSUPP, f"this kernel does not tell of connections: no {_CTNETLINK}") from None
-
-
-def find(wanted: Sequence[conntrack.Tuple]) -> list[Entry | None]:
-    """The connections with these original tuples; None for one that is not tracked (any more)."""
-    found: list[Entry | None] = [None] * len(wanted)
-    requests = [conntrack.get_request(each, number) for number, each in enumerate(wanted)]
-    with open_socket(NETLINK_NETFILTER) as sock:
-        for start in range(0, len(requests), _IN_FLIGHT):
-            sent = requests[start : start + _IN_FLIGHT]
-            sock.send(b"".join(sent))
-            answers = 0
-            while answers < len(sent):
-                for kind, _, number, body in parts(receive(sock)):
-                    answers += kind in (NLMSG_ERROR, conntrack.ENTRY)
-                    if kind == conntrack.ENTRY:
-                        found[number] = conntrack.entry(body)
-    return found
 
 
 def cut(entries: Sequence[Entry]) -> int:

@@ -103,7 +103,7 @@ class PacketSocket:
         self._buffer = memoryview(bytearray(_READ_BYTES))
         self._sock = open_socket(NETLINK_NETFILTER)
         try:
-            _make_room(self._sock, room_bytes)
+            make_room(self._sock, room_bytes)
         except BaseException:
             self._sock.close()
             raise
@@ -184,7 +184,8 @@ class PacketSocket:
         return (number + 1) & 0xFFFFFFFF
 
 
-def _make_room(sock: socket.socket, room_bytes: int) -> None:
+def make_room(sock: socket.socket, room_bytes: int) -> None:
+    """Room for so many bytes that have come and were not read. What does not fit the kernel drops and counts."""
     try:
         sock.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, room_bytes)
     except PermissionError:

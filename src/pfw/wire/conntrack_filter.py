@@ -11,12 +11,11 @@ from collections.abc import Collection, Mapping, Sequence
 from struct import Struct as Layout
 
 from pfw.model.packet import TCP
+from pfw.wire.classic_bpf import Program
 from pfw.wire.conntrack import IPS_ASSURED, IPS_SEEN_REPLY
 from pfw.wire.conntrack_event import EVENT_NEW
 from pfw.wire.netlink import NLA_F_NESTED, NLM_F_CREATE
 
-Program = list[tuple[int, int, int, int]]
-"""Code, jump if true, jump if false, constant."""
 Line = tuple[str, int] | tuple[str, int, str, str]
 """A word of `_CODES` and its constant; behind a comparison the labels to go to if true and if false. An empty label is
 the next line."""

@@ -26,9 +26,7 @@ from pfw.model.packet import (
     UDP,
     UDPLITE,
 )
-
-Program = list[tuple[int, int, int, int]]
-"""Code, how many instructions to skip if true, if false, constant."""
+from pfw.wire.classic_bpf import Program
 
 SNAP_BYTES, NAMES_SNAP_BYTES, WHOLE_BYTES = 512, 2048, 9216
 """What is copied of a packet, and of one that may hold names: resolvers ask for datagrams of up to 1,232 bytes. Leases,

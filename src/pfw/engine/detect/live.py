@@ -171,7 +171,7 @@ class LiveWatch:
             told.append(Confirmed(time, known.began, by_reset=True))
         if traffic is not None:
             told.append(self._ended(known, time, traffic, by_reset=by_reset))
-            self._forget(key)
+            self.forget(key)
         return told
 
     def refused_by(self, key: bytes, time: float, reply: Reply) -> Sequence[Observation]:
@@ -180,7 +180,7 @@ class LiveWatch:
         if known is None or known.met or known.silent:
             return _NOTHING
         met = self._meet(key, known, time, reply)
-        self._forget(key)
+        self.forget(key)
         return (met,)
 
     def gone(self, key: bytes, time: float, traffic: Traffic) -> Sequence[Observation]:
@@ -188,7 +188,7 @@ class LiveWatch:
         known = self._known.get(key)
         if known is None:
             return _NOTHING
-        self._forget(key)
+        self.forget(key)
         if known.met or known.confirmed:
             return (self._ended(known, time, traffic),)
         if known.silent:
@@ -269,7 +269,8 @@ class LiveWatch:
             traffic.received_bytes + LINK_BYTES * traffic.received_packets, traffic.received_packets, by_reset,
         )  # fmt: skip
 
-    def _forget(self, key: bytes) -> None:
+    def forget(self, key: bytes) -> None:
+        """A connection has gone without a word."""
         self._known.pop(key, None)
         self._waiting.pop(key, None)
 
