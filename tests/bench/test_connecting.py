@@ -15,6 +15,8 @@ from labelling import more
 from setting import PROGRAMS
 from table import NOTHING
 
+# The ports are the same for all.
+pytestmark = pytest.mark.xdist_group("connecting")
 PORT, COUNT = 18_210, 3
 
 

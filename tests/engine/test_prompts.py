@@ -178,13 +178,34 @@ def test_once_is_for_the_connections_that_wait_and_their_packets_that_come_again
         4    answer #2 allow once                    => release 3 allow, gone #2
         5    packet 4 curl 192.0.2.1:443 flow b      => release 4 allow
         6    packet 5 wget 192.0.2.1:443 flow b      => publish #3 held 1
-        7    packet 6 curl 192.0.2.1:443 flow b guess => publish #4 held 1
     """)
     talk(f"""
-        70   tick            => release 5 block, changed #3 unanswered, release 6 block, changed #4 unanswered
+        70   tick            => release 5 block, changed #3 unanswered
         {CONNECTION_S}    packet 7 curl 192.0.2.1:443 flow a      => release 7 block
-        {CONNECTION_S + 1}    packet 8 curl 192.0.2.1:443 flow a      => publish #5 held 1
+        {CONNECTION_S + 1}    packet 8 curl 192.0.2.1:443 flow a      => publish #4 held 1
     """)
+
+
+def test_what_comes_late_of_a_connection_that_was_answered_is_no_question():
+    """Its packet was sent again while the answer was awaited, and is looked up when the socket is gone."""
+    talk = Talk()
+    talk(f"""
+        0    packet 1 curl 192.0.2.1:443 flow a         => publish #1 held 1
+        0    packet 2 curl 192.0.2.2:443 flow b         => publish #2 held 1
+        0    packet 3 curl 192.0.2.2:80 flow c          => publish #3 held 1
+        1    answer #1 allow once    => release 1 allow, gone #1
+        1    answer #2 allow program address => release 2 allow, remember #2, gone #2, release 3 allow, gone #3
+        2    packet 4 nobody 192.0.2.1:443 flow a       => release 4 block
+        2    packet 5 curl 192.0.2.1:443 flow a guess   => release 5 block
+        2    packet 6 nobody 192.0.2.2:443 flow b       => release 6 block
+        2    packet 7 nobody 192.0.2.2:80 flow c        => release 7 block
+        2    packet 8 curl 192.0.2.2:443 flow b         => publish #4 held 1
+        2    packet 9 nobody 192.0.2.1:443 flow d       => publish #5 held 1
+        3    answer #4 block once                       => release 8 block, gone #4
+        4    answer #5 block once                       => release 9 block, gone #5
+        {CONNECTION_S + 1}    packet 10 nobody 192.0.2.1:443 flow a => publish #6 held 1
+    """)
+    assert talk.counts() == {"late": 4}
 
 
 def test_a_packet_that_comes_again_is_blocked_while_the_first_one_waits():

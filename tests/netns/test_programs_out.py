@@ -100,7 +100,8 @@ def go_program(workshop: Workshop) -> list[tuple[Begin, str]]:  # noqa: F811
         return []
     source, program = workshop.folder / "talks.go", workshop.folder / "talks"
     source.write_text(GO_TALKS)
-    environment = {"HOME": "/root", **os.environ, "CGO_ENABLED": "0", "GO111MODULE": "off"}
+    folders = {name: str(workshop.folder / "go") for name in ("GOCACHE", "GOPATH")}
+    environment = {**os.environ, **folders, "CGO_ENABLED": "0", "GO111MODULE": "off"}
     words = ["go", "build", "-o", str(program), str(source)]
     built = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stderr

@@ -47,7 +47,7 @@ HELD_MAX = 8
 1,024 packets that the kernel's queue holds unless told otherwise (nfnetlink_queue.c, NFQNL_QMAX_DEFAULT)."""
 
 CONNECTIONS_MAX = 4096
-"""Connections decided once: about 300 bytes each."""
+"""Connections that were answered: about 300 bytes each."""
 
 CONNECTION_S = 120.0
 """How long an answer for once holds for the connection that it was given for, whose first packet may come again: as
@@ -80,10 +80,11 @@ class Prompts:
     `timeout_s` is how long a prompt waits. While nobody is there to be asked (`attended`), packets get the action
     `unattended`, ALLOW or BLOCK. `capacity` bounds the waiting and the unanswered prompts, each of them.
 
-    `counts` says what was left out: packets blocked because the first one of their connection waits (`repeated`), too
-    many wait for the prompt (`crowded`), too many prompts wait (`full`) or nobody answered (`unanswered`); packets
-    decided because nobody was there (`unattended`), blocked when the time was over (`timed_out`) and dropped by the
-    kernel (`lost`); unanswered prompts (`forgotten`) and connections decided once (`connections`) that made room.
+    `counts` says what was left out: packets blocked because the first one of their connection waits (`repeated`) or was
+    answered and their socket is gone (`late`), too many wait for the prompt (`crowded`), too many prompts wait (`full`)
+    or nobody answered (`unanswered`); packets decided because nobody was there (`unattended`), blocked when the time
+    was over (`timed_out`) and dropped by the kernel (`lost`); unanswered prompts (`forgotten`) and answered connections
+    (`connections`) that made room.
     """
 
     def __init__(self, timeout_s: float, unattended: Action, attended: bool, *, capacity: int = PROMPTS_MAX) -> None:
@@ -91,7 +92,7 @@ class Prompts:
             raise ValueError(f"{timeout_s} is not a time that a prompt can wait")
         if unattended not in (Action.ALLOW, Action.BLOCK):
             raise ValueError(f'"{unattended}" cannot be done while nobody is there: allow or block')
-        names = "repeated crowded full unanswered unattended timed_out lost forgotten connections"
+        names = "repeated late crowded full unanswered unattended timed_out lost forgotten connections"
         self.counts = dict.fromkeys(names.split(), 0)
         self._timeout_s = timeout_s
         self._unattended: Action = unattended
@@ -105,8 +106,9 @@ class Prompts:
         self._unanswered: dict[int, _Entry] = {}
         # Where each packet waits, by its id.
         self._held: dict[int, tuple[_Entry, bytes]] = {}
-        # Connections decided once: the answer and when it is no longer known, the oldest first.
-        self._decided: dict[tuple[_Name, bytes], tuple[bool, float]] = {}
+        # Connections that were answered, by flow key: what was asked, where that was decided for them alone, the answer
+        # and when it is no longer known, the oldest first.
+        self._decided: dict[bytes, tuple[_Name | None, bool, float]] = {}
 
     @property
     def prompts(self) -> list[Prompt]:
@@ -169,14 +171,15 @@ class Prompts:
         check_answer(entry.prompt, answer)
         commands = self._set_clock(now)
         prompt = entry.view()
-        if answer.lasting is Lasting.ONCE:
-            for flow_key in entry.held:
-                self._decide(entry.name, flow_key, answer.allow, now + CONNECTION_S)
+        once = answer.lasting is Lasting.ONCE
+        self._decide(entry, answer.allow, now + CONNECTION_S, once)
+        if once:
             return [*commands, *self._remove(entry, answer.allow), Gone(prompt_id)]
         commands += [*self._remove(entry, answer.allow), Remember(prompt, answer), Gone(prompt_id)]
         for other in list(self._entries.values()):
             subject, is_guess = other.name
             if covers(prompt.subject, answer.scope, subject) and not (answer.allow and is_guess):
+                self._decide(other, answer.allow, now + CONNECTION_S, once)
                 commands += [*self._remove(other, answer.allow), Gone(other.prompt.id)]
         return commands
 
@@ -291,18 +294,28 @@ class Prompts:
         self._entries[entry.name] = self._unanswered[entry.prompt.id] = entry
         return commands
 
-    def _decide(self, name: _Name, flow_key: bytes, allow: bool, until: float) -> None:
-        self._decided.pop((name, flow_key), None)
-        if len(self._decided) >= CONNECTIONS_MAX:
-            _, (_, over_at) = next(iter(self._decided.items()))
-            self.counts["connections"] += over_at > self._latest
-            del self._decided[next(iter(self._decided))]
-        self._decided[name, flow_key] = allow, until
+    def _decide(self, entry: _Entry, allow: bool, until: float, once: bool) -> None:
+        """The connections that wait are answered: they alone, or by an answer that lasts, which is kept elsewhere."""
+        for flow_key in entry.held:
+            self._decided.pop(flow_key, None)
+            if len(self._decided) >= CONNECTIONS_MAX:
+                oldest = next(iter(self._decided))
+                self.counts["connections"] += self._decided.pop(oldest)[2] > self._latest
+            self._decided[flow_key] = entry.name if once else None, allow, until
 
     def _decision(self, name: _Name, flow_key: bytes, now: float) -> bool | None:
-        """What was answered for this connection, and for it alone."""
-        allow, until = self._decided.get((name, flow_key), (None, -inf))
-        return allow if now < until <= now + CONNECTION_S else None
+        """What was answered for this connection, and for it alone. What comes late of one that was answered, when its
+        socket is gone, is a guess: it does not pass, and nobody is asked about it."""
+        of, allow, until = self._decided.get(flow_key, (None, False, -inf))
+        if not now < until <= now + CONNECTION_S:
+            return None
+        if of == name:
+            return allow
+        _, is_guess = name
+        if is_guess:
+            self.counts["late"] += 1
+            return False
+        return None
 
     def _set_clock(self, now: float) -> list[PromptCommand]:
         """Where the clock was set back, nobody waits for longer than a prompt may; so they stay in order, too."""
