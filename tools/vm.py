@@ -134,6 +134,14 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pfw-vm"
 
 
+def make_folder(cache: Path) -> None:
+    """Raises NoKernelError where it cannot be made."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise NoKernelError(f"{cache}: {error.strerror}; PFW_VM_CACHE names another folder") from None
+
+
 def provide_programs() -> None:
     """Raises NoKernelError where one is missing and cannot be installed."""
     if platform.machine() != "x86_64":
@@ -358,7 +366,7 @@ def main(arguments: Sequence[str]) -> int:
     cache = cache_folder(os.environ)
     try:
         provide_programs()
-        cache.mkdir(parents=True, exist_ok=True)
+        make_folder(cache)
         with (cache / "lock").open("wb") as lock:
             kernel, busybox = provide_packages(cache, lock.fileno())
             say(f"{kernel.modules.name} on {CPUS} emulated processors")

@@ -61,7 +61,7 @@ def test_the_connection_for_answers_alone_ends(firewall, daemon):
     connection, *others = firewall.server._connections
     assert others
     firewall._jobs.append(connection.close)
-    until(lambda: connection.closed)
+    until(lambda: select.select([daemon._answers], [], [], 0)[0])
     with pytest.raises(GoneError, match="closed"):
         daemon.check()
 

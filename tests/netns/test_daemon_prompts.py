@@ -309,6 +309,7 @@ def test_an_answer_for_one_copy_is_none_for_another(lab: Lab, net: Any, options:
             assert not lab.fetches(program, net.there6, 0.3)
         for prompt in list(watcher.prompts.values()):
             lab.answer(prompt.id, "block", "once")
+        lab.until(lambda: len(watcher.gone) == 2, "the answers are heard of")
         _, went = answered(lab, watcher, curl(lab, net.there, program=one), "allow", "time", "anywhere", 600)
         assert went
         assert not lab.fetches(two, net.there, 0.5)
@@ -322,11 +323,10 @@ def test_icmp(lab: Lab, net: Any) -> None:  # noqa: F811
     with lab.watching() as watcher:
         for address, name in ((net.there, "ICMP"), (net.there6, "ICMPv6")):
             pinging = lab.start(PING, "-c", "1", "-W", "8", address)
-            prompt = watcher.next()
+            prompt = reply(lab, watcher, "allow")
             assert prompt.program is not None
             assert prompt.program.path == PING
             assert (prompt.protocol, prompt.remote, prompt.port) == (name, address, None)
-            lab.answer(prompt.id, "allow")
             pinging.communicate(timeout=10)
             assert pinging.returncode == 0
             blocked = lab.start(PING, "-c", "1", "-W", "0.5", address)

@@ -172,11 +172,12 @@ def test_a_policy_that_waits_to_be_confirmed(healing: Healing) -> None:
     lab.firewall.write(policy(opened(CLOSED)))
     lab.pfw("up", "--rules", str(lab.firewall.path), "--confirm", "3")
     healing.heal("flush ruleset")
-    text = lab.here.run("nft", "list", "table", "inet", "pfw").stdout
+    without_what_ages = ("nft", "--stateless", "--terse", "list", "table", "inet", "pfw")
+    text = lab.here.run(*without_what_ages).stdout
     assert str(OPEN) in text
     assert str(CLOSED) not in text
     time.sleep(3.5)
-    assert lab.here.run("nft", "list", "table", "inet", "pfw").stdout == text
+    assert lab.here.run(*without_what_ages).stdout == text
     assert healing.live()
     lab.pfw("confirm", status=1)
 
