@@ -38,6 +38,8 @@ LOOK_UPS_S = 0.2
 LISTENER_S = 5.0
 """So long whoever listens on a port is taken for its listener still."""
 SUBJECTS_MAX = 8192
+DESCRIBED_MAX = 32_768
+"""Kinds of connections, of some 300 bytes each: 4,000 hosts that come to 4 ports are 16,000."""
 NOTED_MAX = 65_536
 _ADDRESSES_S = 0.2
 """How old what is known of this machine's addresses may be, where something seems to pass by."""
@@ -117,6 +119,8 @@ class Chronicle:
         self._looked_at = 0.0
         self._is_local: dict[bytes, bool] = {}
         self._described: OrderedDict[tuple[object, ...], _Described] = OrderedDict()
+        # The same for all of them that are equal: what differs is the other end, which is not part of it.
+        self._subjects: dict[Subject, Subject] = {}
         # Who listens on a port of an address, and until when that need not be looked up again.
         self._listeners: OrderedDict[tuple[int, bytes, int | None], tuple[Found, float]] = OrderedDict()
         self.first: list[FirstSeen] = []
@@ -243,9 +247,12 @@ class Chronicle:
         subject = _subject(flow, owner, path, Action.ALLOW, rule)
         if flow.direction is Direction.IN and owner.program is None:
             return subject  # perhaps it is known next time
+        if len(self._subjects) >= SUBJECTS_MAX:
+            self._subjects.clear()
+        subject = self._subjects.setdefault(subject, subject)
         self._described[key] = _Described(subject, now + LISTENER_S)
         self._described.move_to_end(key)
-        if len(self._described) > SUBJECTS_MAX:
+        if len(self._described) > DESCRIBED_MAX:
             self._described.popitem(last=False)
         return subject
 

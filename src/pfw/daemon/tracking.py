@@ -34,6 +34,9 @@ _LOOK_SHARE = 0.01
 """Of the time, for looking at what all connections have carried so far."""
 _AGAIN_SHARE, _AGAIN_MAX_S = 0.05, 60.0
 """Of the time, for looking at them because events were lost; meanwhile more may be."""
+_PIECE = 1000
+"""So many connections are looked at before it is seen what has happened meanwhile: some 15 ms. The kernel has room for
+the events of a second or two, and to look at 100,000 takes as long."""
 _WRITTEN_S = 60.0
 """How often what a connection has carried so far is written."""
 _SYN_SENT = (1, 9)
@@ -64,6 +67,9 @@ class Tracking:
         self._taken_up: dict[bytes, int] = {}
         # What those carried that began before anybody listened: of their end the kernel does not tell.
         self._untold: dict[bytes, Traffic] = {}
+        # While the kernel's table is read anew: those that have not been found in it, and what ended meanwhile.
+        self._missing: set[bytes] = set()
+        self._past: set[bytes] | None = None
         self._second = self._next_look = self._next_again = 0.0
         self._written = clock.now()
         self._asked = 0
@@ -96,27 +102,28 @@ class Tracking:
 
     def look_again(self) -> None:
         """Events were lost: take up what began unseen, and let go of what ended so."""
-        now = clock.now()
-        gone = set(self._ids)
+        self._missing, self._past = set(self._ids), set()
         told: list[Observation] = []
         try:
-            for tracked in conntrack.tracked():
-                if tracked.key in self._ids:
-                    gone.discard(tracked.key)
+            for tracked, now in self._table(told):
+                key = tracked.key
+                self._missing.discard(key)
+                # It is as it was when the kernel wrote it down; what has been heard since is newer.
+                if key in self._ids or key in self._past:
                     continue
-                seen = self._new(tracked.key, tracked, now)
-                self._taken_up[tracked.key] = tracked.id
+                seen = self._new(key, tracked, now)
+                self._taken_up[key] = tracked.id
                 # Of one that has come further nobody knows how it began.
                 if tracked.protocol != TCP or tracked.tcp_state in _SYN_SENT:
                     told += seen
         except OSError:
-            gone.clear()
+            self._missing.clear()
+        gone, self._missing, self._past = self._missing, set(), None
         for key in gone:
-            self._finish(key, now, Traffic())
+            self._finish(key, clock.now(), Traffic())
             self.live.forget(key)
         self._flush()
-        if told:
-            self._see(told)
+        self._tell(told)
 
     def take(self) -> int:
         """What has happened since the last call, as far as it is not too much for one; how many events that were."""
@@ -131,13 +138,12 @@ class Tracking:
         if self._closed:
             told += self._ask(now)
         self._flush()
-        if told:
-            self._see(told)
+        self._tell(told)
         return len(events)
 
     def tick(self, now: float) -> None:
         """What follows from nothing having come; about once a second."""
-        told: list[Observation] = list(self.live.tick(now))
+        self._tell(list(self.live.tick(now)))
         if self._reader.overrun and not 0 < self._next_again - now < _AGAIN_MAX_S:
             self._reader.overrun = False
             began = perf_counter()
@@ -145,15 +151,14 @@ class Tracking:
             self._next_again = now + min(_AGAIN_MAX_S, (perf_counter() - began) / _AGAIN_SHARE)
         if now >= self._next_look or self._next_look > now + 3600:
             began = perf_counter()
-            told += self._look(now)
+            self._tell(self._look(now))
             self._next_look = now + max(_LOOK_S, (perf_counter() - began) / _LOOK_SHARE)
             self._flush()
-        if told:
-            self._see(told)
 
     def _event(self, event: Event, now: float) -> Sequence[Observation]:
         key = event.key
         if event.what == NEW:
+            self._missing.discard(key)
             if self._taken_up and self._taken_up.pop(key, None) == event.id:
                 return ()
             return self._new(key, event, now)
@@ -196,9 +201,10 @@ class Tracking:
             sent = replace(flow, destination=event.destination, port=event.port)
         entry = self._chronicle.began(flow, now, sent)
         self._entries.append(entry)
+        if key in self._ids:
+            self._finish(key, now, Traffic())  # its end was not heard of
         if len(self._ids) < FOLLOWED_MAX:
             self._ids[key] = -entry.id if flow.direction is Direction.IN else entry.id
-            self._over.discard(key)
         else:
             self.not_followed += 1
         began = Began(
@@ -210,6 +216,8 @@ class Tracking:
 
     def _gone(self, event: Event, now: float) -> Sequence[Observation]:
         self._untold.pop(event.key, None)
+        if self._past is not None:
+            self._past.add(event.key)
         return self._ended(event.key, now, _traffic(event))
 
     def _ended(self, key: bytes, now: float, traffic: Traffic) -> Sequence[Observation]:
@@ -254,11 +262,11 @@ class Tracking:
         self._written = now if is_written else self._written
         gone = dict(self._untold)
         try:
-            for tracked in conntrack.tracked():
+            for tracked, now in self._table(told):
                 key = tracked.key
                 number = self._ids.get(key)
                 traffic = _traffic(tracked)
-                if gone.pop(key, None) is not None:
+                if gone.pop(key, None) is not None and key in self._untold:
                     self._untold[key] = traffic
                 if number is None or key in self._over:
                     continue
@@ -268,9 +276,25 @@ class Tracking:
         except OSError:
             return told
         for key, traffic in gone.items():
-            del self._untold[key]
-            told += self._ended(key, now, traffic)
+            if self._untold.pop(key, None) is not None:
+                told += self._ended(key, now, traffic)
         return told
+
+    def _table(self, told: list[Observation]) -> Iterator[tuple[Event, float]]:
+        """All that the kernel tracks, and what time it is; in between events are taken, and what was told so far is
+        seen before what follows from them. Raises OSError."""
+        now = clock.now()
+        for number, tracked in enumerate(conntrack.tracked(), 1):
+            yield tracked, now
+            if number % _PIECE == 0:
+                self._tell(told.copy())
+                told.clear()
+                self.take()
+                now = clock.now()
+
+    def _tell(self, told: Sequence[Observation]) -> None:
+        if told:
+            self._see(told)
 
     def _flush(self) -> None:
         if self._entries:
