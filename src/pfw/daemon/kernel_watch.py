@@ -20,7 +20,7 @@ from pfw.daemon.rule_log import RuleLog
 from pfw.daemon.state import State
 from pfw.drivers import clock
 from pfw.drivers.files import Watch
-from pfw.drivers.nflog import DELAY_CS, LogReader
+from pfw.drivers.nflog import DELAY_MS, LogReader
 from pfw.drivers.programs import RefusedError
 from pfw.enforce.nft_table import LOG_BYTES, LOG_GROUP, QUIET_GROUP
 from pfw.engine.suspicion import TEXTS, flags_event
@@ -97,7 +97,7 @@ class KernelWatch:
                     next_statistics = now + STATISTICS_S
                     self._recorder.statistics(statistics(self._totals()))
             if stop.packets_left != 0:
-                poll.poll(20 * DELAY_CS)  # the last ones are on their way
+                time.sleep(2 * DELAY_MS / 1000)  # the last ones are on their way
             self._take(stop)
         return self._end(time.monotonic() - began)
 

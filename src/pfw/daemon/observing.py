@@ -1,7 +1,7 @@
 """The daemon's end of the observer (`observer.py`), and what both say to each other.
 
-How messages travel says `messages.py`. The daemon says `Begin`, and then tells of the
-connections that it stopped by itself; it never waits. An observer that ends is started again, with growing patience.
+How messages travel says `messages.py`. The daemon says `Begin`, and then tells of the connections that it stopped by
+itself; it never waits. An observer that ends is started again, with growing patience.
 """
 
 from __future__ import annotations

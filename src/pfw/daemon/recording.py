@@ -2,8 +2,8 @@
 
 The watching process sends what is to be recorded over a socket pair and does not wait; the recorder
 dissects, folds, formats and writes. So a slow disk, a full one, or Scapy's quarter of a second to load cost
-no packet, and Scapy's 35 MB are spent only where something is logged. How messages
-travel says `messages.py`; both ends are in this file and change together.
+no packet, and Scapy's 35 MB are spent only where something is logged. How messages travel says `messages.py`;
+both ends are in this file and change together.
 """
 
 from __future__ import annotations

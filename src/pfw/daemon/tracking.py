@@ -287,7 +287,7 @@ class Tracking:
         for number, tracked in enumerate(conntrack.tracked(), 1):
             yield tracked, now
             if number % _PIECE == 0:
-                self._tell(told.copy())
+                self._tell(told)
                 told.clear()
                 self.take()
                 now = clock.now()

@@ -10,7 +10,7 @@ RECEIVE_BUFFER_BYTES = 8 << 20
 """About 20,000 packets of 256 bytes. With the default of 208 KiB a burst was lost before it was read."""
 _KERNEL_BUFFER_BYTES = 32 << 10
 _THRESHOLD_PACKETS = 50
-DELAY_CS = 5
+DELAY_MS = 50
 """A packet is on its way after 50 ms at the latest, even when no others follow."""
 _PACKETS_MAX = 10_000
 """After so many a call returns, so that a flood cannot keep its caller from all else."""
@@ -27,7 +27,7 @@ class LogReader(PacketSocket):
         self._next = dict.fromkeys(groups, 0)
         try:
             for group in groups:
-                question = bind_request(group, copy_bytes, _KERNEL_BUFFER_BYTES, _THRESHOLD_PACKETS, DELAY_CS)
+                question = bind_request(group, copy_bytes, _KERNEL_BUFFER_BYTES, _THRESHOLD_PACKETS, DELAY_MS // 10)
                 self._bind(group, question)
             self._sock.settimeout(0)
         except BaseException:

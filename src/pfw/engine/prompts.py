@@ -312,10 +312,10 @@ class Prompts:
         if of == name:
             return allow
         _, is_guess = name
-        if is_guess:
-            self.counts["late"] += 1
-            return False
-        return None
+        if not is_guess:
+            return None
+        self.counts["late"] += 1
+        return False
 
     def _set_clock(self, now: float) -> list[PromptCommand]:
         """Where the clock was set back, nobody waits for longer than a prompt may; so they stay in order, too."""
