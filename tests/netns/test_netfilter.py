@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import itertools
 import json
 import socket
 import threading
@@ -128,23 +129,50 @@ class TestTables:
         assert spent_s < 1
 
     def test_reading_while_the_ruleset_changes(self, here):
-        stop = threading.Event()
-
-        def change():
-            while not stop.is_set():
-                netfilter.change_set("pfw", [SetChange("hosts", "flush"), SetChange("hosts", "add", hosts(20))])
-                stop.wait(0.005)
-
-        thread = threading.Thread(target=lambda: here.call(change))
         before = here.call(lambda: netfilter.read_table("pfw"))
-        thread.start()
-        try:
+        with changing(here, 20):
             for _ in range(20):
-                assert here.call(lambda: netfilter.read_table("pfw")) == before
-                assert len(here.call(lambda: netfilter.read_elements("pfw", "hosts"))) == 20
-        finally:
-            stop.set()
-            thread.join()
+                assert here.call(lambda: patiently(netfilter.read_table, "pfw")) == before
+                assert len(here.call(lambda: patiently(netfilter.read_elements, "pfw", "hosts"))) == 20
+
+    def test_reading_a_set_that_grows_and_shrinks(self, here):
+        """The kernel flags none of this: a list came apart in one of some dozen reads of 700 hosts."""
+        wanted = {size: {each.key for each in hosts(size)} for size in (100, 700)}
+        with changing(here, 100, 700):
+            for _ in range(500):
+                keys = [each.key for each in here.call(lambda: patiently(netfilter.read_elements, "pfw", "hosts"))]
+                assert len(keys) in wanted
+                assert set(keys) == wanted[len(keys)]
+
+
+def patiently(read, *where):
+    """It is refused, rather than wrong, where each attempt to read was interrupted."""
+    for _ in range(100):
+        with contextlib.suppress(InterruptedError):
+            return read(*where)
+    return read(*where)
+
+
+@contextlib.contextmanager
+def changing(here, *sizes):
+    """The set of hosts changes all the time, and is of each size in turn."""
+    stop, has_begun = threading.Event(), threading.Event()
+
+    def change():
+        for size in itertools.cycle(sizes):
+            netfilter.change_set("pfw", [SetChange("hosts", "flush"), SetChange("hosts", "add", hosts(size))])
+            has_begun.set()
+            if stop.wait(0.005):
+                return
+
+    thread = threading.Thread(target=lambda: here.call(change))
+    thread.start()
+    try:
+        assert has_begun.wait(10)
+        yield
+    finally:
+        stop.set()
+        thread.join()
 
 
 class TestFingerprint:

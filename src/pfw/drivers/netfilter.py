@@ -9,8 +9,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, TypeVar
 
 from msgspec import Struct
 
@@ -46,6 +46,8 @@ __all__ = [
     "track",
 ]
 
+T = TypeVar("T")
+
 _SO_SNDBUFFORCE = 32
 _SEND_BUFFER_MARGIN_BYTES = 1 << 16
 _CTNETLINK = "ctnetlink (module nf_conntrack_netlink)"
@@ -80,24 +82,16 @@ def table_exists(table: str) -> bool:
 
 def read_table(table: str) -> TableState | None:
     """What is in a table at one moment; None where there is no such table."""
-    return steadily(lambda: _read_table(table))
+    return _at_one_moment(lambda: _read_table(table))
 
 
 def _read_table(table: str) -> TableState | None:
-    generation = _generation()
     flags = _table_flags(table)
     if flags is None:
         return None
-    try:
-        chains = _chains(table)
-        rules = [nftables.read_rule(body) for _, body in ask(NETLINK_NETFILTER, nftables.rules_request(table))]
-        anonymous = {
-            each.name: (each.flags, _raw_elements(table, each.name)) for each in _sets(table) if each.is_anonymous
-        }
-    except FileNotFoundError:
-        raise _changed() from None
-    if _generation() != generation:
-        raise _changed()
+    chains = _chains(table)
+    rules = [nftables.read_rule(body) for _, body in ask(NETLINK_NETFILTER, nftables.rules_request(table))]
+    anonymous = {each.name: (each.flags, _raw_elements(table, each.name)) for each in _sets(table) if each.is_anonymous}
     return _state(chains, rules, nftables.fingerprint(flags, chains, rules, anonymous))
 
 
@@ -116,7 +110,7 @@ def read_chains(table: str) -> dict[str, BaseHook | None] | None:
     """The chains of a table by name; None where there is no such table."""
     if not table_exists(table):
         return None
-    return {chain.name: chain.base for chain in steadily(lambda: _chains(table)) if not chain.is_anonymous}
+    return {chain.name: chain.base for chain in _at_one_moment(lambda: _chains(table)) if not chain.is_anonymous}
 
 
 def read_rules(table: str, chains: Iterable[str]) -> dict[str, list[bytes]]:
@@ -159,30 +153,27 @@ def read_set_names(table: str) -> frozenset[str]:
     """The sets and maps of a table that have a name; none where there is no such table."""
     if not table_exists(table):
         return frozenset()
-    return frozenset(each.name for each in steadily(lambda: _sets(table)) if not each.is_anonymous)
+    return frozenset(each.name for each in _at_one_moment(lambda: _sets(table)) if not each.is_anonymous)
 
 
 def read_names(table: str) -> Names | None:
     """What has a name in a table; None where there is no such table."""
-    return steadily(lambda: _read_names(table))
+    return _at_one_moment(lambda: _read_names(table))
 
 
 def _read_names(table: str) -> Names | None:
     if not table_exists(table):
         return None
-    try:
-        return Names(
-            frozenset(each.name for each in _chains(table) if not each.is_anonymous),
-            frozenset(each.name for each in _sets(table) if not each.is_anonymous),
-            frozenset(_read_counters(table)),
-        )
-    except FileNotFoundError:
-        raise _changed() from None
+    return Names(
+        frozenset(each.name for each in _chains(table) if not each.is_anonymous),
+        frozenset(each.name for each in _sets(table) if not each.is_anonymous),
+        frozenset(_read_counters(table)),
+    )
 
 
 def read_counters(table: str) -> dict[str, tuple[int, int]]:
     """Packets and bytes of a table's named counters; none where there is no such table."""
-    return steadily(lambda: _read_counters(table))
+    return _at_one_moment(lambda: _read_counters(table))
 
 
 def _read_counters(table: str) -> dict[str, tuple[int, int]]:
@@ -194,13 +185,19 @@ def _read_counters(table: str) -> dict[str, tuple[int, int]]:
 
 
 def read_elements(table: str, set_name: str) -> list[Element]:
-    """The elements of a set; of an interval set, where each interval begins and where it has ended."""
+    """The elements of a set at one moment; of an interval set, where each interval begins and where it has ended."""
+    return _at_one_moment(lambda: _read_elements(table, set_name))
+
+
+def _read_elements(table: str, set_name: str) -> list[Element]:
     question = nftables.elements_request(table, set_name)
-    return steadily(
-        lambda: [
-            element for _, body in ask(NETLINK_NETFILTER, question) for element in nftables.read_elements(body)
-        ]
-    )  # fmt: skip
+    # By key: the kernel walks through a table of hashes anew when that grows or shrinks meanwhile.
+    found = {
+        (element.key, element.is_end): element
+        for _, body in ask(NETLINK_NETFILTER, question)
+        for element in nftables.read_elements(body)
+    }
+    return list(found.values())
 
 
 def change_set(table: str, changes: Iterable[SetChange]) -> None:
@@ -266,6 +263,28 @@ def _table_flags(table: str) -> int | None:
     except FileNotFoundError:
         return None
     return nftables.read_table_flags(body)
+
+
+def _at_one_moment(read: Callable[[], T]) -> T:
+    """What is read while no ruleset changes.
+
+    The kernel flags a list that changed between two of its messages, not one that changed while a message was filled:
+    such a list has what was and what came, or neither.
+    """
+    return steadily(lambda: _read_undisturbed(read))
+
+
+def _read_undisturbed(read: Callable[[], T]) -> T:
+    generation = _generation()
+    try:
+        found = read()
+    except FileNotFoundError:
+        if _generation() == generation:
+            raise
+        raise _changed() from None
+    if _generation() != generation:
+        raise _changed()
+    return found
 
 
 def _generation() -> int:
