@@ -2,9 +2,10 @@
 its ban.
 
     until_banned.py INTERFACE TABLE SET PATIENCE        an address a line is read; to each a line is said:
-                                                        {"banned_s": 0.123, "packets": 42}
+                                                        {"banned_s": 0.123, "after_reset_s": 0.007, "packets": 42}
 
-`banned_s` is null where nothing came of it in PATIENCE seconds. `packets` came until then. The time of a packet is the
+`banned_s` is null where nothing came of it in PATIENCE seconds. `after_reset_s` begins with the first reset that came
+of it, and is null where none did. `packets` came until then. The time of a packet is the
 kernel's; the set is read every EVERY_S.
 """
 
@@ -21,7 +22,8 @@ from struct import Struct
 from pfw.drivers.netfilter import read_elements
 
 EVERY_S = 0.005
-_ETH_P_IP, _SOURCE = 0x0800, slice(26, 30)
+_ETH_P_IP, _PROTOCOL, _TCP, _SOURCE, _FLAGS, _RESET = 0x0800, 23, 6, slice(26, 30), 47, 0x04
+"""Of Ethernet, IPv4 without options and TCP, which is all that a scan sends."""
 _SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
 _TIME = Struct("@qq")
@@ -41,12 +43,13 @@ def main(interface: str, table: str, name: str, patience: str) -> None:
 
 
 class _Watched:
-    """A source: when its packets came."""
+    """A source: when its packets came, and the first that said that it does not want an answer."""
 
     def __init__(self, packets: socket.socket, source: bytes) -> None:
         self._packets = packets
         self._source = source
         self._times: list[float] = []
+        self._reset: float | None = None
 
     def until_banned(self, table: str, name: str, patience_s: float) -> dict[str, float | None]:
         until = time.monotonic() + patience_s
@@ -55,9 +58,13 @@ class _Watched:
             now = time.time()
             self._take()
             if is_banned and self._times:
-                return {"banned_s": now - self._times[0], "packets": sum(each <= now for each in self._times)}
+                return {
+                    "banned_s": now - self._times[0],
+                    "after_reset_s": None if self._reset is None else now - self._reset,
+                    "packets": sum(each <= now for each in self._times),
+                }
             time.sleep(EVERY_S)
-        return {"banned_s": None, "packets": len(self._times)}
+        return {"banned_s": None, "after_reset_s": None, "packets": len(self._times)}
 
     def _take(self) -> None:
         with suppress(BlockingIOError):
@@ -66,6 +73,8 @@ class _Watched:
                 if data[_SOURCE] == self._source and told:
                     seconds, ns = _TIME.unpack(told[0][2])
                     self._times.append(seconds + ns / 1e9)
+                    if self._reset is None and data[_PROTOCOL] == _TCP and data[_FLAGS] & _RESET:
+                        self._reset = self._times[-1]
 
 
 if __name__ == "__main__":
