@@ -30,7 +30,8 @@ _ARROWS = {Direction.IN: "<-", Direction.OUT: "->", Direction.FORWARD: "=>"}
 _NAME_COLUMNS, _EVIDENCE_COLUMNS = 80, 400
 """A name or a sentence is cut there in text; JSON and CSV have all of it."""
 _LABEL_COLUMNS, _WHO_COLUMNS, _REMOTE_COLUMNS = 10, 20, 28
-_SUBJECTS_MAX = 4096
+_TEXTS_MAX = 4096
+"""Of one sort, that are the same on many lines and are kept."""
 _PERIODS = {3600: "an hour", 86400: "a day"}
 _STOPPED = (Action.BLOCK, Action.REJECT)
 _MAC_BYTES = 6
@@ -145,6 +146,8 @@ class TextLog:
         self._services = services
         self._colour = colour
         self._subjects: dict[Subject, tuple[str, str, str]] = {}
+        self._remotes: dict[tuple[bytes, str | None], str] = {}
+        self._second, self._moment = -1, ""
 
     def head(self) -> list[str]:
         return []
@@ -153,21 +156,27 @@ class TextLog:
         return self._entry(event) if isinstance(event, Entry) else self._alert(event)
 
     def _entry(self, entry: Entry) -> str:
-        who, service, rule = self._known(entry.subject)
+        who, service, rule = self._subjects.get(entry.subject) or self._subject(entry.subject)
+        remote = entry.remote, entry.name
+        where = self._remotes.get(remote) or self._remote(*remote)
+        second = int(entry.start)
+        if second != self._second:
+            self._second, self._moment = second, moment_text(second)
         what = ", ".join(_told(entry))
-        where = pad(remote_text(entry.remote, entry.name), _REMOTE_COLUMNS)
-        return f"{moment_text(entry.start)} {who}  {where}  {service}  {what}{'  ' if what else ''}{rule}"
+        return f"{self._moment} {who}  {where}  {service}  {what}{'  ' if what else ''}{rule}"
 
-    def _known(self, subject: Subject) -> tuple[str, str, str]:
-        """What is the same on many lines."""
-        found = self._subjects.get(subject)
-        if found is None:
-            if len(self._subjects) >= _SUBJECTS_MAX:
-                self._subjects.clear()
-            label = self._label(LABELS[subject.action], COLOURS[subject.action])
-            who = f"{label} {_ARROWS[subject.direction]} {pad(who_text(subject), _WHO_COLUMNS)}"
-            found = who, service_text(subject, self._services), rule_text(subject)
-            self._subjects[subject] = found
+    def _subject(self, subject: Subject) -> tuple[str, str, str]:
+        label = self._label(LABELS[subject.action], COLOURS[subject.action])
+        who = f"{label} {_ARROWS[subject.direction]} {pad(who_text(subject), _WHO_COLUMNS)}"
+        if len(self._subjects) >= _TEXTS_MAX:
+            self._subjects.clear()
+        found = self._subjects[subject] = who, service_text(subject, self._services), rule_text(subject)
+        return found
+
+    def _remote(self, packed: bytes, name: str | None) -> str:
+        if len(self._remotes) >= _TEXTS_MAX:
+            self._remotes.clear()
+        found = self._remotes[packed, name] = pad(remote_text(packed, name), _REMOTE_COLUMNS)
         return found
 
     def _alert(self, alert: Noticed) -> str:
@@ -236,18 +245,17 @@ def rule_text(subject: Subject) -> str:
 
 def _told(entry: Entry) -> list[str]:
     """How many it stands for, what they carried, and how long it took."""
-    stopped, traffic = entry.subject.action in _STOPPED, entry.traffic
+    stopped, traffic, end = entry.subject.action in _STOPPED, entry.traffic, entry.end
     parts = []
     if entry.period_s:
         within = _PERIODS.get(entry.period_s) or span_text(entry.period_s)
         parts.append(f"{counted(entry.count, 'connection')} within {within}")
     elif entry.count > 1:
         parts.append(counted(entry.count, "packet" if stopped else "connection"))
-    if traffic.sent_bytes or traffic.received_bytes or (entry.end is not None and not stopped):
-        parts.append(f"{size_text(traffic.sent_bytes)} out")
-        parts.append(f"{size_text(traffic.received_bytes)} in")
-    if entry.end is not None and not stopped:
-        parts.append(brief_text(entry.end - entry.start))
+    if traffic.sent_bytes or traffic.received_bytes or (end is not None and not stopped):
+        parts.append(f"{size_text(traffic.sent_bytes)} out, {size_text(traffic.received_bytes)} in")
+    if end is not None and not stopped:
+        parts.append(brief_text(end - entry.start))
     elif not stopped and not entry.period_s:
         parts.append("open")
     return parts

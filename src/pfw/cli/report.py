@@ -15,10 +15,12 @@ _ROWS_MAX = 40
 
 def size_text(size: int) -> str:
     """Bytes in a unit that a person reads."""
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
+    if size < 1000:
+        return f"{size} B"
+    value = size / 1000
+    for unit in ("kB", "MB", "GB"):
         if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+            return f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
 

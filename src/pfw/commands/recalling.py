@@ -77,7 +77,8 @@ def log(options: Namespace) -> int:
         if options.since is None or options.number is not None:
             events: Iterable[screen.Event] = _last(history, query, alerts, options)
         else:
-            events = merge(_entries(history, query, options), alerts, key=_when)
+            entries = _entries(history, query, options)
+            events = merge(entries, alerts, key=_when) if alerts else entries
         _print(shape.head())
         _print(map(shape.line, shown.passing(events)))
     if options.follow:
