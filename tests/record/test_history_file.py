@@ -4,6 +4,8 @@ import os
 import re
 import sqlite3
 import stat
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
@@ -284,6 +286,41 @@ def test_a_file_that_is_moved_away_is_made_anew(path: Path) -> None:
         history.write(some(2, NOON + 50))
         history.commit()
     assert kept(path) == some(2, NOON + 50)
+
+
+def test_whoever_else_opens_it_does_not_take_its_log_away(path: Path) -> None:
+    """Without its locks the next program that closes the file would delete the log, and what is in it."""
+    look = "import sqlite3, sys; sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM connection').fetchone()"
+    with closing(History(str(path))) as history:
+        for number in range(3):
+            history.write(some(10, NOON + 100 * number))
+            history.commit()
+            history.tend(NOON + 10 * number)
+            with open_history(path):  # by this process too, as the observer does
+                pass
+            assert f":{path.stat().st_ino} " in Path("/proc/locks").read_text()
+            subprocess.run([sys.executable, "-c", look, path], check=True)
+            assert path.with_name(f"{FILE}-wal").exists()
+        copy = path.with_name("copy")
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as file:  # what others see while it is open
+            assert file.execute("SELECT count(*) FROM connection").fetchone() == (30,)
+            file.execute("VACUUM INTO ?", [str(copy)])
+    assert len(kept(path)) == len(kept(copy)) == 30
+
+
+def test_what_is_written_over_it_is_noticed(path: Path) -> None:
+    """A second later, while SQLite's log still has what stood there."""
+    with closing(History(str(path))) as history:
+        history.write(some(3))
+        history.commit()
+        with path.open("r+b") as file:
+            file.write(b"something else!!")
+        history.tend(NOON + 10)
+        assert path.read_bytes().startswith(b"SQLite format 3\0")
+        history.write(some(2, NOON + 50))
+        history.commit()
+    assert kept(path) == some(3) + some(2, NOON + 50)
+    assert aside(path) == []
 
 
 @pytest.mark.parametrize("path_of", ["nowhere/history.db", "file/history.db"])

@@ -29,6 +29,7 @@ from pfw.record.history_file import (
     is_overwritten,
     is_sound,
     log_bytes,
+    open_eye,
     open_file,
     put_aside,
 )
@@ -104,6 +105,7 @@ class History:
         self._is_known = False
         self._last_before: int | None = None
         self._file: sqlite3.Connection | None = None
+        self._eye: int | None = None
         self._part_most = min(_PART_MOST, max(256, budget_bytes >> 17))
         self._open()
 
@@ -153,7 +155,7 @@ class History:
         """Fold and forget for a moment; whether there is more to do."""
         if abs(now - self._checked_at) >= _CHECK_S:
             self._checked_at = now
-            if identity(self.path) != self._identity or is_overwritten(self.path):
+            if identity(self.path) != self._identity or self._eye is None or is_overwritten(self._eye):
                 self._close()  # somebody moved or deleted it, or wrote into it
         if self._pages_then is not None and self._reserve.hold():
             self._pages_then, self._is_known = None, False  # there is room on the disk again
@@ -168,6 +170,7 @@ class History:
     def _open(self) -> sqlite3.Connection:
         file = open_file(self.path, self._budget_bytes, self._tell)
         self._file, self._is_known = file, False
+        self._eye = open_eye(self.path)
         self._identity = identity(self.path)
         self._know(file)
         self._reserve.hold()
@@ -189,8 +192,13 @@ class History:
     def _close(self) -> None:
         file, self._file = self._file, None
         self._is_known = False
-        if file is not None:
-            file.close()
+        eye, self._eye = self._eye, None
+        try:
+            if file is not None:
+                file.close()
+        finally:
+            if eye is not None:
+                os.close(eye)
 
     def _careful(self, work: Callable[[], T]) -> T:
         """Have it done in a transaction, once more where room could be made or a broken file was put aside."""

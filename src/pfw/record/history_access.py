@@ -30,7 +30,9 @@ def _look(path: str) -> None:
         mode = os.lstat(path).st_mode
         if stat.S_ISLNK(mode) or not stat.S_ISREG(mode):
             raise HistoryError(f"{path} is no regular file, so it is no history: give the path of the file itself")
-        os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK))
+        # Not opened and closed to see: the locks of SQLite would go, if this process has it open already (fcntl(2)).
+        if not os.access(path, os.R_OK):
+            raise PermissionError
     except FileNotFoundError:
         raise HistoryError(f"{path} is not there: there is no history before pfw daemon has run") from None
     except PermissionError:

@@ -128,10 +128,19 @@ def _broken(path: str) -> list[tuple[str, int, str]]:
     return sorted(found)
 
 
-def is_overwritten(path: str) -> bool:
+def open_eye(path: str) -> int:
+    """A descriptor to look at the file with while SQLite has it open; to be closed only when SQLite has let go.
+
+    Whoever closes any descriptor of a file loses all locks that this process has on it (fcntl(2)), SQLite's too: then
+    the next program that opens the history takes itself for the last one, and deletes the log that is written to.
+    """
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def is_overwritten(eye: int) -> bool:
     """Whether something else stands where a file of SQLite's begins, which the log hides from whoever has it open."""
-    with suppress(OSError), open(path, "rb", buffering=0) as file:
-        return not file.read(len(_MAGIC)).startswith(_MAGIC)
+    with suppress(OSError):
+        return os.pread(eye, len(_MAGIC), 0) != _MAGIC
     return False
 
 
