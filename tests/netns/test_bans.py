@@ -191,6 +191,17 @@ def test_reload_makes_the_kernel_what_is_written_down(banning: Banning, net: Any
     assert "203.0.113.0" in banning.kernel()
 
 
+def test_what_only_the_kernel_knows_is_lifted_too(banning: Banning, net: Any) -> None:
+    """As after the machine slept: the ban is over in the book, and the kernel goes on."""
+    banning.ban("add", net.there, "--for", "1h")
+    (banning.firewall.state / "bans.json").write_text("[]")
+    assert banning.passes() == [False, True]
+    done = banning.ban("remove", net.there, "203.0.113.77", status=1)
+    assert "203.0.113.77 is not banned" in done.stderr
+    assert net.there not in done.stderr
+    assert banning.passes() == [True, True]
+
+
 def test_programs_may_call_it(banning: Banning, net: Any) -> None:
     code = f"""
 import sys

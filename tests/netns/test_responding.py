@@ -6,6 +6,7 @@ banned is not."""
 from __future__ import annotations
 
 import json
+import re
 import socket
 import subprocess
 import time
@@ -18,6 +19,7 @@ from tests.netns.test_bans import PORT, Banning, banning, open_policy  # noqa: F
 from pfw.daemon import responding
 from pfw.daemon.responding import Performer
 from pfw.daemon.state import State
+from pfw.drivers import clock
 from pfw.drivers.store import Store
 from pfw.enforce import nft_limits
 from pfw.engine.respond import LIMITS_A_MINUTE
@@ -127,6 +129,34 @@ def test_a_crash_before_it_is_written_down(respond, banning, net, monkeypatch) -
     assert banning.passes() == [False, True]
     assert one.records() == []
     net.wait_until(lambda: comes_in(banning, net), "the ban is over")
+
+
+@nftables_only
+def test_a_person_lifts_another_ban_before_it_is_written_down(respond, banning, net, monkeypatch) -> None:
+    """Whoever lifts the last ban that is written down takes the chains away in which bans are looked up."""
+    monkeypatch.setattr(responding, "WRITE_S", 600.0)
+    banning.ban("add", "203.0.113.1")
+    one = respond(BAN)
+    one.perform(alert(net.there))
+    assert banning.passes() == [False, True]
+    banning.ban("remove", "203.0.113.1")
+    assert banning.passes() == [True, True]
+    one.close()
+    assert banning.passes() == [False, True]
+    assert [each["what"] for each in one.records()] == ["10.77.0.2"]
+
+
+def test_the_machine_sleeps_longer_than_a_ban_lasts(respond, banning, net, monkeypatch) -> None:
+    """The kernel's timers stand while it sleeps, the clock does not."""
+    one = respond(BAN)
+    one.perform(alert(net.there))
+    banning.ban("add", "203.0.113.1", "--for", "10h")
+    net.wait_until(lambda: len(one.records()) == 2, "both are written down")
+    assert banning.passes() == [False, True]
+    now = clock.now
+    monkeypatch.setattr(clock, "now", lambda: now() + 7200)
+    net.wait_until(lambda: comes_in(banning, net), "the ban is over")
+    assert re.search(r"203\.0\.113\.1 timeout (8h|28[78]\d\d\b)", banning.kernel()), "the other has what it has left"
 
 
 def test_what_is_protected_is_not_banned(respond, banning, net) -> None:

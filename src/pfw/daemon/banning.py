@@ -139,8 +139,11 @@ def remove(state: State, backend: Backend | None, ranges: Sequence[Range]) -> Re
     now = clock.now()
     with state.files.locked():
         known = records(state, now)
-        gone = [pair for pair in dict.fromkeys(ranges) if pair in known]
-        refused = [_not_banned(pair, known) for pair in dict.fromkeys(ranges) if pair not in known]
+        unknown = [pair for pair in dict.fromkeys(ranges) if pair not in known]
+        # What the kernel has all the same: the clock of its timers stands while the machine sleeps.
+        stray = set(unknown) & backend.bans() if backend is not None and unknown else set[Range]()
+        gone = [pair for pair in dict.fromkeys(ranges) if pair in known or pair in stray]
+        refused = [_not_banned(pair, known) for pair in unknown if pair not in stray]
         sparing.forgive(state, gone, now)
         _lift(state, backend, known, gone, now)
     return Result(len(gone), tuple(refused))

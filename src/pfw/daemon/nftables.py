@@ -182,9 +182,12 @@ class Nftables:
         try:
             netfilter.change_set(TABLE, [netfilter.SetChange(name, "add", [_host(ban)])])
         except FileExistsError:
-            return False
+            is_new = False
+        else:
+            is_new = True
+        # Also where it is there already: whoever lifted the last ban that he knew of took the chains away.
         _hang_bans()
-        return True
+        return is_new
 
     def boot_bans(self, bans: Sequence[Ban]) -> dict[str, str]:
         nets = flattened(ban for ban in bans if not _is_host(ban.range))

@@ -38,6 +38,7 @@ LOOK_SHARE = 0.2
 """Of the time: who makes routes come and go makes it long."""
 KEEP_S = 60.0
 """How often it is written down who offended how often, and looked whether anybody is still limited."""
+_JUMP_S = 10.0
 _EVIDENCE_CHARACTERS_MAX = 500
 _SYSTEM = (RefusedError, OSError, WireError)
 
@@ -67,6 +68,7 @@ class Performer:
         self._look_took_s = 0.0
         self._to_spare = False
         self._kept_at = clock.now()
+        self._ahead_s = _ahead_s()
         self._said: set[str] = set()
         self._backend: Backend | None = None
         self._off_at: float | None = None
@@ -208,6 +210,8 @@ class Performer:
         try:
             if self._acts and not last and self._is_due():
                 self._look()
+            if abs(_ahead_s() - self._ahead_s) > _JUMP_S:
+                self._set_timers()
             if self._batch.waits or last:
                 with self._in_kernel() as backend:
                     self._batch.write(backend, last=last)
@@ -253,6 +257,13 @@ class Performer:
             with self._lock:
                 self._responder.pardon(pair)
 
+    def _set_timers(self) -> None:
+        """The clock was set or the machine slept, which the kernel's timers do not know of: give bans the time that
+        they have left."""
+        self._ahead_s = _ahead_s()
+        with self._in_kernel() as backend:
+            banning.reload(self._state, backend)
+
     def _keep(self) -> None:
         self._kept_at = clock.now()
         with self._lock:
@@ -263,6 +274,11 @@ class Performer:
             self._limited = {host: until for host, until in self._limited.items() if until > now}
             if not self._limited and not backend.limited():
                 backend.unlimit()
+
+
+def _ahead_s() -> float:
+    """How far the clock is ahead of the kernel's timers."""
+    return clock.now() - clock.awake_s()
 
 
 def span(seconds: float) -> str:

@@ -16,6 +16,11 @@ def now() -> float:
     return time.time()
 
 
+def awake_s() -> float:
+    """Seconds that go on whatever the clock is set to, but not while the machine sleeps."""
+    return time.monotonic()
+
+
 def moment() -> Moment:
     """Now, by both clocks."""
     at = now()
