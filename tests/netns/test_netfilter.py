@@ -144,6 +144,18 @@ class TestTables:
                 assert len(keys) in wanted
                 assert set(keys) == wanted[len(keys)]
 
+    def test_reading_a_set_whose_elements_run_out(self, here):
+        """That changes no generation, and the kernel left out others in one of some dozen reads."""
+        lasting = {each.key for each in hosts(4000)}
+        here.call(lambda: netfilter.change_set("pfw", [SetChange("hosts", "add", hosts(4000))]))
+        for turn in range(4):
+            gone = [SetElement(bytes((172, 16 + turn, *divmod(at, 256))), 200 + at % 1500) for at in range(4000)]
+            here.call(lambda gone=gone: netfilter.change_set("pfw", [SetChange("hosts", "add", gone)]))
+            end = time.monotonic() + 2
+            while time.monotonic() < end:
+                found = here.call(lambda: patiently(netfilter.read_elements, "pfw", "hosts"))
+                assert lasting <= {each.key for each in found}
+
 
 def patiently(read, *where):
     """It is refused, rather than wrong, where each attempt to read was interrupted."""

@@ -210,8 +210,6 @@ class Performer:
         try:
             if self._acts and not last and self._is_due():
                 self._look()
-            if abs(_ahead_s() - self._ahead_s) > _JUMP_S:
-                self._set_timers()
             if self._batch.waits or last:
                 with self._in_kernel() as backend:
                     self._batch.write(backend, last=last)
@@ -219,6 +217,8 @@ class Performer:
                 self._spare()
             if last or clock.now() >= self._kept_at + KEEP_S:
                 self._keep()
+            if not last:
+                self._set_timers()
         except _SYSTEM as error:
             if self._batch.waits:
                 self._say(f"bans could not be written down: {error}")
@@ -258,11 +258,13 @@ class Performer:
                 self._responder.pardon(pair)
 
     def _set_timers(self) -> None:
-        """The clock was set or the machine slept, which the kernel's timers do not know of: give bans the time that
-        they have left."""
-        self._ahead_s = _ahead_s()
-        with self._in_kernel() as backend:
-            banning.reload(self._state, backend)
+        """Give bans the time that they have left, if the clock was set or the machine slept: the kernel's timers do not
+        know of that."""
+        ahead_s = _ahead_s()
+        if abs(ahead_s - self._ahead_s) > _JUMP_S:
+            with self._in_kernel() as backend:
+                banning.reload(self._state, backend)
+            self._ahead_s = ahead_s
 
     def _keep(self) -> None:
         self._kept_at = clock.now()

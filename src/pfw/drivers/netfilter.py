@@ -53,6 +53,7 @@ _SEND_BUFFER_MARGIN_BYTES = 1 << 16
 _CTNETLINK = "ctnetlink (module nf_conntrack_netlink)"
 _NO_EXPRESSION = frozenset({errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL})
 """What kernels answer that lack an expression."""
+_LISTINGS_MAX = 10
 _IN_FLIGHT = 64
 """Requests whose answers are waited for together: the answers fit into a receive buffer of any size."""
 
@@ -192,12 +193,18 @@ def read_elements(table: str, set_name: str) -> list[Element]:
 def _read_elements(table: str, set_name: str) -> list[Element]:
     question = nftables.elements_request(table, set_name)
     # By key: the kernel walks through a table of hashes anew when that grows or shrinks meanwhile.
-    found = {
-        (element.key, element.is_end): element
-        for _, body in ask(NETLINK_NETFILTER, question)
-        for element in nftables.read_elements(body)
-    }
-    return list(found.values())
+    found: dict[tuple[bytes, bool], Element] = {}
+    for _ in range(_LISTINGS_MAX):
+        before = len(found)
+        messages = 0
+        for _, body in ask(NETLINK_NETFILTER, question):
+            messages += 1
+            found |= {(element.key, element.is_end): element for element in nftables.read_elements(body)}
+        # Where each message begins the kernel counts from the start (nf_tables_api.c: nf_tables_dump_setelem): some are
+        # left out if others before them ran out meanwhile, which changes no generation.
+        if messages < 2 or len(found) == before:
+            return list(found.values())
+    raise _changed()
 
 
 def change_set(table: str, changes: Iterable[SetChange]) -> None:
