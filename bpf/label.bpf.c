@@ -70,11 +70,12 @@ struct executable {
 	__u32 device;
 	__u32 generation;
 };
-struct settings {
-	__u32 mask;
-	__u32 user_bits; // whether some user or group has bits
-	__u32 asker;     // whose open files `identify` tells
-	__u32 daemon;    // who may write our bits with SO_MARK
+// Each is written by itself: several processes do so, and none shall undo what another has just said.
+enum setting {
+	MASK,
+	USER_BITS, // whether some user or group has bits
+	DAEMON,    // who may write our bits with SO_MARK
+	SETTINGS,
 };
 struct user_mark {
 	__u32 mark;
@@ -109,7 +110,7 @@ struct identity {
 		__type(value, value_type);                       \
 	} name SEC(".maps")
 
-MAP(settings_map, BPF_MAP_TYPE_ARRAY, 1, __u32, struct settings);
+MAP(settings, BPF_MAP_TYPE_ARRAY, SETTINGS, __u32, __u32);
 MAP(programs, BPF_MAP_TYPE_HASH, 32768, struct executable, __u32);
 MAP(user_bits, BPF_MAP_TYPE_HASH, 4096, __u32, __u32);
 MAP(group_bits, BPF_MAP_TYPE_HASH, 4096, __u32, __u32);
@@ -121,6 +122,13 @@ struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
 	__uint(max_entries, 1 << 16);
 } misses SEC(".maps");
+
+static __always_inline __u32 setting(__u32 which)
+{
+	__u32 *found = bpf_map_lookup_elem(&settings, &which);
+
+	return found ? *found : 0;
+}
 
 static __always_inline int read_executable(struct file *file, struct executable *found)
 {
@@ -135,7 +143,7 @@ static __always_inline int read_executable(struct file *file, struct executable 
 }
 
 // The mark of who is running, without the bits of others; 0 for a program that is not known.
-static __always_inline __u32 own_mark(struct settings *settings, struct executable *file)
+static __always_inline __u32 own_mark(struct executable *file)
 {
 	__u64 ids;
 	__u32 id, *found, *bits;
@@ -144,7 +152,7 @@ static __always_inline __u32 own_mark(struct settings *settings, struct executab
 	found = bpf_map_lookup_elem(&programs, file);
 	if (!found)
 		return 0;
-	if (!settings->user_bits)
+	if (!setting(USER_BITS))
 		return *found;
 	key.mark = *found;
 	ids = bpf_get_current_uid_gid();
@@ -197,34 +205,30 @@ static __always_inline void note(__u64 cookie, struct executable *file, struct t
 // where it is not yet worth it.
 static __always_inline __u32 label(__u32 mark, __u64 cookie)
 {
-	__u32 zero = 0;
-	struct settings *settings = bpf_map_lookup_elem(&settings_map, &zero);
 	struct task_struct *task = bpf_get_current_task_btf();
 	struct executable file = {};
 	struct owner *known;
 	struct mm_struct *mm;
 	struct file *exe;
-	__u32 own = 0;
+	__u32 own = 0, mask = setting(MASK);
 
-	if (!settings)
-		return mark;
 	mm = task->mm;
 	exe = mm ? mm->exe_file : 0;
 	if (exe && read_executable(exe, &file)) {
-		own = own_mark(settings, &file);
+		own = own_mark(&file);
 		if (!own)
 			tell(&file);
 	}
 	// No label is a mark by which others route, even where that consists of bits of ours alone.
 	if (mark && bpf_map_lookup_elem(&foreign, &mark))
-		own = mark & settings->mask;
+		own = mark & mask;
 	if (cookie) {
 		known = bpf_map_lookup_elem(&owners, &cookie);
 		if (!known || known->pid != (__u32)(bpf_get_current_pid_tgid() >> 32) || known->mark != own ||
 		    known->file.inode != file.inode)
 			note(cookie, &file, task, own);
 	}
-	return (mark & ~settings->mask) | (own & settings->mask);
+	return (mark & ~mask) | (own & mask);
 }
 
 SEC("cgroup/sock_create")
@@ -280,8 +284,7 @@ RELABELS(sendmsg6)
 SEC("cgroup/setsockopt")
 int pfw_setsockopt(struct bpf_sockopt *option)
 {
-	__u32 zero = 0, *wanted = option->optval;
-	struct settings *settings;
+	__u32 mask, *wanted = option->optval;
 	struct bpf_sock *sock = option->sk;
 
 	if (option->level != SOL_SOCKET || option->optname != SO_MARK || !sock ||
@@ -289,24 +292,21 @@ int pfw_setsockopt(struct bpf_sockopt *option)
 		option->optlen = 0; // what was given, as it was given
 		return GO_ON;
 	}
-	settings = bpf_map_lookup_elem(&settings_map, &zero);
-	if (settings && settings->daemon != (__u32)(bpf_get_current_pid_tgid() >> 32) &&
-	    !bpf_map_lookup_elem(&foreign, wanted))
-		*wanted = (*wanted & ~settings->mask) | (sock->mark & settings->mask);
+	mask = setting(MASK);
+	if (setting(DAEMON) != (__u32)(bpf_get_current_pid_tgid() >> 32) && !bpf_map_lookup_elem(&foreign, wanted))
+		*wanted = (*wanted & ~mask) | (sock->mark & mask);
 	return GO_ON;
 }
 
-// Tells how the kernel calls the files that a process has open, O_PATH ones too.
+// Tells how the kernel calls the files that whoever reads this has open, O_PATH ones too.
 SEC("iter/task_file")
 int pfw_identify(struct bpf_iter__task_file *at)
 {
-	__u32 zero = 0;
-	struct settings *settings = bpf_map_lookup_elem(&settings_map, &zero);
 	struct task_struct *task = at->task;
 	struct file *file = at->file;
 	struct identity found = {};
 
-	if (!settings || !task || !file || (__u32)task->tgid != settings->asker)
+	if (!task || !file || (__u32)task->tgid != (__u32)(bpf_get_current_pid_tgid() >> 32))
 		return 0;
 	if (!read_executable(file, &found.file))
 		return 0;

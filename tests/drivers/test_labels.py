@@ -114,6 +114,62 @@ def test_users_are_part_of_the_mark(found, cgroup):
     assert run(cgroup, f"os.setuid(4711)\n{MAKE}") == [str(MARK)]
 
 
+def test_nobody_gets_the_label_of_another_while_users_change(found, cgroup, monkeypatch):
+    """The same bits mean somebody else in another policy; sockets are made between any two steps of the change."""
+    alice, bob = OTHER, OTHER | 0x100
+    found.put_programs({python(found): MARK})
+    found.put_users({4711: 1}, {}, {(MARK, 1): alice})
+    seen = []
+
+    def step(change):
+        def changed(*arguments):
+            change(*arguments)
+            seen.extend(int(word) for word in run(cgroup, f"os.setuid(4711)\n{MAKE}"))
+
+        return changed
+
+    for table in (found._users, found._groups, found._user_marks, found._settings):
+        for name in ("put", "remove"):
+            monkeypatch.setattr(table, name, step(getattr(table, name)))
+    found.put_users({4712: 1}, {}, {(MARK, 1): bob})
+    assert len(seen) >= 4
+    assert set(seen) <= {alice, 0, MARK}
+    assert seen[-1] == MARK
+    seen.clear()
+    found.put_users({4711: 2, 4712: 1}, {}, {(MARK, 1): bob, (MARK, 2): alice})
+    assert set(seen) <= {MARK, alice}
+    assert seen[-1] == alice
+
+
+def test_processes_that_ask_and_change_at_once_do_not_disturb_each_other(found, cgroup):
+    code = f"""
+import os
+from pathlib import Path
+from pfw.drivers.labels import Labels
+
+labels = Labels(Path({str(found.folder)!r}))
+print("ready", flush=True)
+while os.getppid() > 1:
+    assert 0 in labels.identify((0,))
+    labels.admit(os.getpid())
+"""
+    other = subprocess.Popen([sys.executable, "-P", "-c", code], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    try:
+        assert other.stdout is not None
+        other.stdout.readline()
+        found.put_programs({python(found): MARK})
+        for number in range(20):
+            assert python(found) in found.programs(), number
+            found.put_users({4711: 1}, {}, {(MARK, 1): OTHER})
+            assert run(cgroup, f"os.setuid(4711)\n{MAKE}") == [str(OTHER)], number
+            found.put_users({}, {}, {})
+            assert run(cgroup, f"os.setuid(4711)\n{MAKE}") == [str(MARK)], number
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.communicate()
+
+
 def test_the_owner_of_a_socket_is_noted_as_long_as_it_lives(found, cgroup):
     code = "s.bind(('127.0.0.1', 0)); c = int.from_bytes(s.getsockopt(1, 57, 8), 'little')\n"
     code += "print(c, os.getpid(), flush=True); input()"

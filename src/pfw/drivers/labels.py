@@ -11,6 +11,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from enum import IntEnum
 from importlib import resources
 from pathlib import Path
 from struct import Struct as Layout
@@ -20,7 +21,6 @@ from msgspec import Struct
 from pfw.drivers import libbpf
 from pfw.model.program import File
 
-_SETTINGS = Layout("=IIII")
 _FILE = Layout("=QII")
 _MARK = Layout("=I")
 _USER_MARK = Layout("=II")
@@ -28,10 +28,19 @@ _COOKIE = Layout("=Q")
 _OWNER = Layout("=QIIQQIIII16s")
 _MISS = Layout("=QIIII")
 _IDENTITY = Layout("=QIII4x")
-_ZERO = bytes(4)
+_NUMBER = Layout("=I")
+_IS_CHANGING = 1 << 31
+"""The bits of a user or group that get others: no label is made of them."""
 _MISSES_MAX = 4096
-_ASKED_MAX = 5
 _TICKS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+
+
+class _Setting(IntEnum):
+    """Each is written by itself, by the daemon or a command."""
+
+    MASK = 0
+    USER_BITS = 1
+    DAEMON = 2
 
 
 class Owner(Struct, frozen=True, gc=False):
@@ -82,7 +91,7 @@ class Labels:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._settings = libbpf.Map(folder / "settings_map", _MARK.size, _SETTINGS.size)
+        self._settings = libbpf.Map(folder / "settings", _NUMBER.size, _NUMBER.size)
         self._programs = libbpf.Map(folder / "programs", _FILE.size, _MARK.size)
         self._users = libbpf.Map(folder / "user_bits", _MARK.size, _MARK.size)
         self._groups = libbpf.Map(folder / "group_bits", _MARK.size, _MARK.size)
@@ -95,7 +104,7 @@ class Labels:
     @property
     def mask(self) -> int:
         """The bits of a mark that are the label's."""
-        return int(_SETTINGS.unpack(self._settings.get(_ZERO) or bytes(16))[0])
+        return int(_NUMBER.unpack(self._settings.get(_NUMBER.pack(_Setting.MASK)) or bytes(4))[0])
 
     def put_programs(self, marks: Mapping[File, int]) -> None:
         """From now on sockets of these programs carry these marks."""
@@ -120,15 +129,21 @@ class Labels:
         self, users: Mapping[int, int], groups: Mapping[int, int], marks: Mapping[tuple[int, int], int]
     ) -> None:
         """Bits of users and groups by their numbers, and the mark that a program's becomes with such bits."""
+        tables = ((self._users, users), (self._groups, groups))
+        for table, wanted_bits in tables:
+            # The same bits may mean somebody else from now on: no socket may get the label of that.
+            for key in table.all_keys():
+                if table.get(key) != _NUMBER.pack(wanted_bits.get(_NUMBER.unpack(key)[0], 0)):
+                    table.put(key, _NUMBER.pack(_IS_CHANGING))
         for (mark, bits), wanted in marks.items():
             self._user_marks.put(_USER_MARK.pack(mark, bits), _MARK.pack(wanted))
-        for table, wanted_bits in ((self._users, users), (self._groups, groups)):
+        for table, wanted_bits in tables:
             for key in table.all_keys():
-                if _MARK.unpack(key)[0] not in wanted_bits:
+                if _NUMBER.unpack(key)[0] not in wanted_bits:
                     table.remove(key)
             for number, bits in wanted_bits.items():
-                table.put(_MARK.pack(number), _MARK.pack(bits))
-        self._set(user_bits=bool(users or groups))
+                table.put(_NUMBER.pack(number), _NUMBER.pack(bits))
+        self._set(_Setting.USER_BITS, int(bool(users or groups)))
 
     def put_foreign(self, marks: Iterable[int]) -> None:
         """Whole marks by which others route: sockets that carry one get no label."""
@@ -152,15 +167,6 @@ class Labels:
         """How the kernel calls the files behind these descriptors of ours."""
         wanted = set(descriptors)
         found: dict[int, File] = {}
-        for _ in range(_ASKED_MAX):
-            found = self._identified(wanted)
-            if len(found) == len(wanted):
-                break  # else another of ours asked at the same time, and was told in our stead
-        return found
-
-    def _identified(self, wanted: set[int]) -> dict[int, File]:
-        self._set(asker=os.getpid())
-        found = {}
         program = libbpf.get(self.folder / "pfw_identify")
         try:
             told = libbpf.iterate(program)
@@ -196,26 +202,16 @@ class Labels:
             inode, device, generation, pid, uid = _MISS.unpack_from(data)
             self._misses.append(Miss(File(device, inode, generation), pid, uid))
 
-    def _set(
-        self,
-        *,
-        user_bits: bool | None = None,
-        asker: int | None = None,
-        mask: int | None = None,
-        daemon: int | None = None,
-    ) -> None:
-        before = _SETTINGS.unpack(self._settings.get(_ZERO) or bytes(16))
-        wanted = (mask, None if user_bits is None else int(user_bits), asker, daemon)
-        now = [old if new is None else new for old, new in zip(before, wanted, strict=True)]
-        self._settings.put(_ZERO, _SETTINGS.pack(*now))
+    def _set(self, setting: _Setting, number: int) -> None:
+        self._settings.put(_NUMBER.pack(setting), _NUMBER.pack(number))
 
     def admit(self, pid: int) -> None:
         """Let a process write labels by itself, with SO_MARK; before it, another one might."""
-        self._set(daemon=pid)
+        self._set(_Setting.DAEMON, pid)
 
     def begin(self, mask: int) -> None:
         """Say which bits are the label's, before any program has one."""
-        self._set(mask=mask)
+        self._set(_Setting.MASK, mask)
 
 
 def attach(bpffs: Path, cgroup: Path, mask: int) -> Labels:
