@@ -139,3 +139,18 @@ def test_after_a_loss_what_is_open_is_what_the_kernel_has(monkeypatch, seed):
         tracking.take()
     assert history.open_ports() == sorted(kernel.open)
     assert seen == sorted(seen)
+
+
+def test_what_the_table_tells_twice_is_taken_up_once(monkeypatch):
+    kernel, history, chronicle = Kernel(0), History(), Chronicle()
+    ends = Flow(direction=Direction.OUT, protocol=UDP, source=HERE, destination=THERE, source_port=5000, port=1)
+    known = chronicle.began(ends, 0.0)
+    table = [event(NEW, port, port) for port in (1, 2, 1, 2)]
+    monkeypatch.setattr(conntrack, "tracked", lambda: iter(table))
+    tracking = Tracking(kernel, chronicle, history, lambda _: None)
+    tracking.begin([known])
+    assert [row.subject.port for row in history.rows.values()] == [2]
+    assert not history.ends
+    kernel.told = [event(DESTROY, 1, 1), event(DESTROY, 2, 2)]
+    tracking.take()
+    assert history.ends == Counter({known.id: 1, known.id + 1: 1})

@@ -85,6 +85,8 @@ class Tracking:
         now = clock.now()
         for tracked in _connections():
             key = tracked.key
+            if key in self._untold:
+                continue  # told twice, as the kernel does where its table is made larger meanwhile
             self._untold[key] = _traffic(tracked)
             self._taken_up[key] = tracked.id
             flow = self._flow(tracked)
