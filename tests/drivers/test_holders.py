@@ -1,5 +1,6 @@
 """Who holds a socket, against real processes that hold some, alone, together, and handed over."""
 
+import fcntl
 import os
 import shutil
 import socket
@@ -210,6 +211,26 @@ def test_a_child_that_is_made_meanwhile(monkeypatch):
             os.waitpid(children[0], 0)
             os.close(tell[0])
             os.close(tell[1])
+
+
+def test_a_descriptor_that_gets_another_number_meanwhile(monkeypatch):
+    made = socket.socket()
+    inode, number = os.fstat(made.fileno()).st_ino, made.detach()
+    moved = []
+
+    def look(name, *, dir_fd):
+        if name == str(number) and not moved:
+            moved.append(fcntl.fcntl(number, fcntl.F_DUPFD, 500))
+            os.close(number)
+        return plain(name, dir_fd=dir_fd)
+
+    plain = module.readlink
+    monkeypatch.setattr(module, "readlink", look)
+    try:
+        assert holds(os.getpid(), inode)
+        assert moved
+    finally:
+        os.close(moved[0] if moved else number)
 
 
 class TestLately:

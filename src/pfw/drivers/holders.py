@@ -3,7 +3,8 @@
 The kernel does not keep who holds a socket: all descriptors of all processes must be looked at before it can be said
 that one process alone holds it. What no walk sees: a socket on its way from process to process or registered with
 io_uring without a descriptor, and the descriptors of a thread that has a table of its own beside its process'. To hide
-a socket so, its holders must work together. Processes of outer pid name spaces are not seen either.
+a socket so, its holders must work together. One that does nothing but give its descriptors other numbers, which a walk
+passes in their order, escapes about one walk of some hundred. Processes of outer pid name spaces are not seen either.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ from pfw.wire.sockdiag import DiagSocket
 _RECENT_MAX = 256
 _RECENT_TRIED_MAX = 8
 _ROUNDS_MAX = 8
+_LOOKS_MAX = 4
+"""At a process whose descriptors come and go: a busy server's never stand still."""
 _GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENOTDIR})
 _FIRST = "1"
 """Init may be closed even to root (some virtual machines do that). It is not what a socket is hidden in: whoever rules
@@ -94,11 +97,19 @@ def _links(path: str, wanted: Collection[str]) -> set[str] | None:
     folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         names = os.listdir(folder)
-        try:
-            # From an open folder, and all at once: a walk is mostly this line.
-            return {link for name in names if (link := readlink(name, dir_fd=folder)) in wanted} if names else None
-        except FileNotFoundError:
-            return {link for link in _still_there(names, folder) if link in wanted}
+        found: set[str] = set()
+        for _ in range(_LOOKS_MAX):
+            before: list[str] | None = names
+            try:
+                # From an open folder, and all at once: a walk is mostly this line.
+                found |= {link for name in names if (link := readlink(name, dir_fd=folder)) in wanted}
+            except FileNotFoundError:
+                found |= {link for link in _still_there(names, folder) if link in wanted}
+                before = None
+            names = os.listdir(folder)
+            if names == before:
+                break  # else it may have moved one behind our back, from a number to another
+        return found if names or found else None
     finally:
         os.close(folder)
 
