@@ -201,6 +201,17 @@ class TestInterfacesComeAndGo:
 
         net.wait_until(seen, "packets come again")
 
+    def test_another_name_while_all_are_watched(self, pair, net, reader):
+        watch = reader(pair.here, None, "udp port 9")
+        for count, name in enumerate((net.cable, "other"), 1):
+            if name != net.cable:
+                net.ip("-n", pair.here.name, "link", "set", net.cable, "down")
+                net.ip("-n", pair.here.name, "link", "set", net.cable, "name", name)
+                net.ip("-n", pair.here.name, "link", "set", name, "up")
+            with udp_socket(pair.there) as sock:
+                sock.sendto(b"x", (net.here, 9))
+            assert watch.read(count)[-1][0].interface == name
+
     def test_one_more_while_all_are_watched(self, pair, net, reader):
         watch = reader(pair.here, None, "udp port 9")
         net.ip("-n", pair.here.name, "link", "add", "late", "type", "veth", "peer", "name", "later")

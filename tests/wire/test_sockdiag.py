@@ -78,6 +78,9 @@ def test_a_question_for_all():
     ((_, flags, _, body),) = parts(socket_request(10, 17, (1, 7)))
     assert (flags, len(body), body[:2].tobytes()) == (0x301, 56, bytes((10, 17)))
     assert struct.unpack_from("=I", body, 4)[0] == 0x82
+    assert not any(body[8:])
+    ((_, _, _, body),) = parts(socket_request(10, 17, (1, 7), port=b"\x14\xe9"))
+    assert (body[8:10], any(body[10:])) == (b"\x14\xe9", False)
 
 
 @given(st.binary(max_size=200), st.booleans())

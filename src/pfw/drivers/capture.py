@@ -77,7 +77,6 @@ class Capture:
             raise
         self._block = 0
         self._blocks = blocks
-        self._sources: dict[tuple[int, int], Source] = {}
         self._poll = select.poll()
         self._poll.register(self._sock, select.POLLIN | select.POLLERR)
         self._went_down = False
@@ -136,7 +135,8 @@ class Capture:
     def _batches(self, start: int) -> Iterator[tuple[Source, Frames, set[int]]]:
         ring = self._ring
         unpack = _PACKET.unpack_from
-        sources = self._sources
+        # Anew with each block: an interface may get another name, and its number another interface.
+        sources: dict[tuple[int, int], Source] = {}
         _, packets, offset = _BLOCK.unpack_from(ring, start)
         at = start + offset
         frames: Frames = []

@@ -86,7 +86,7 @@ class SocketFinder:
             return () if found is None or found.state == TCP_LISTEN else (found,)
         senders = {} if found is None else {found.cookie: found}
         port = local_port.to_bytes(2, "big")
-        for _, each, _ in _listed(UDP):
+        for _, each, _ in _listed(UDP, port=port):
             if each.source_port == port:
                 senders.setdefault(each.cookie, each)
                 if len(senders) > SENDERS_MAX:
@@ -146,7 +146,9 @@ def _in_file(name: str) -> Iterator[tuple[int, DiagSocket]]:
 def all_sockets() -> Iterator[tuple[int, DiagSocket, Traits]]:
     """Protocol, socket, mark and control group of every TCP and UDP socket that has a port. Raises OSError.
 
-    They are asked for while they are read: what opens or closes meanwhile may be in it or not.
+    They are asked for while they are read: what opens or closes meanwhile may be in it or not. So may a UDP socket that
+    stays, where many others open and close at ports of the same hash (net/ipv4/udp_diag.c counts them anew for each
+    message).
     """
     for protocol in (TCP, UDP):
         with suppress(InterruptedError):
@@ -163,10 +165,12 @@ def listening_sockets() -> Iterator[tuple[int, DiagSocket]]:
                     yield protocol, sock
 
 
-def _listed(protocol: int, states: tuple[int, ...] = ALL_STATES) -> Iterator[tuple[int, DiagSocket, Traits]]:
+def _listed(
+    protocol: int, states: tuple[int, ...] = ALL_STATES, port: bytes = b"\0\0"
+) -> Iterator[tuple[int, DiagSocket, Traits]]:
     for family in (AF_INET, AF_INET6):
         try:
-            for _, body in ask(NETLINK_SOCK_DIAG, socket_request(family, protocol, states)):
+            for _, body in ask(NETLINK_SOCK_DIAG, socket_request(family, protocol, states, port=port)):
                 yield protocol, diag_socket(body), socket_traits(body)
         except OSError as error:
             if error.errno not in _UNKNOWN:

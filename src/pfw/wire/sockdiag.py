@@ -20,8 +20,8 @@ ALL_STATES = tuple(range(1, 13))
 """TCP_ESTABLISHED to TCP_NEW_SYN_RECV (include/net/tcp_states.h)."""
 
 _UDP = 17
-_REQUEST = Layout("=BBBxI48x")
-"""Family, protocol, extensions, states as bits, then the socket's identity, empty in a dump."""
+_REQUEST = Layout("=BBBxI2s46x")
+"""Family, protocol, extensions, states as bits, then the socket's identity, in a dump empty but for its own port."""
 _EXACT = Layout("=BBBxI2s2s16s16sI8s")
 """The same with the identity: source port, destination port, source, destination, interface index, cookie."""
 _ANY_STATE = 0xFFFFFFFF
@@ -61,10 +61,12 @@ class Traits(Struct, frozen=True, gc=False):
     """The number of its control group of cgroup v2, which is the inode of that folder."""
 
 
-def socket_request(family: int, protocol: int, states: tuple[int, ...], sequence: int = 1) -> bytes:
-    """Ask for the sockets of a family and protocol in these states."""
+def socket_request(
+    family: int, protocol: int, states: tuple[int, ...], sequence: int = 1, *, port: bytes = b"\0\0"
+) -> bytes:
+    """Ask for the sockets of a family and protocol in these states, at one port where that is not 0."""
     bits = sum(1 << state for state in states)
-    return request(SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, protocol, 0, bits), sequence=sequence)
+    return request(SOCK_DIAG_BY_FAMILY, _REQUEST.pack(family, protocol, 0, bits, port), sequence=sequence)
 
 
 def receiver_request(
