@@ -12,6 +12,8 @@
 //   sendmsg            UDP sockets without a fixed other end; the kernel has read the mark of this datagram before
 //                      (net/ipv4/udp.c: ipcm_init_sk), so the ruleset asks the socket's and not the packet's
 //   setsockopt         SO_MARK by whoever may: the other bits are his, ours stay
+//   sockops            nothing: a TCP socket that is about to connect has its port by now, and who did that is noted with
+//                      both ends in `connecting`, for the history. Whoever reads that asks for no socket, which may be gone
 // A connected socket that is passed on keeps the label of who connected it. Values of whole marks by which others route (wg-quick,
 // Mullvad) stand in `foreign`; a socket with such a mark is left as it is, without a label.
 //
@@ -21,6 +23,7 @@
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
 #include <bpf/bpf_core_read.h>
+#include <bpf/bpf_endian.h>
 
 #define SOL_SOCKET 1
 #define SO_MARK 36
@@ -91,6 +94,15 @@ struct owner {
 	__u32 mark;
 	char name[16];
 };
+// A TCP connection as its packets have it: an IPv4 address is in the first four bytes, ports are numbers.
+struct connection {
+	__u64 namespace;
+	__u32 source[4];
+	__u32 destination[4];
+	__u16 source_port;
+	__u16 port;
+	__u32 family;
+};
 struct miss {
 	struct executable file;
 	__u32 pid;
@@ -117,6 +129,7 @@ MAP(group_bits, BPF_MAP_TYPE_HASH, 4096, __u32, __u32);
 MAP(user_marks, BPF_MAP_TYPE_HASH, 32768, struct user_mark, __u32);
 MAP(foreign, BPF_MAP_TYPE_HASH, 256, __u32, __u8);
 MAP(owners, BPF_MAP_TYPE_LRU_HASH, 65536, __u64, struct owner);
+MAP(connecting, BPF_MAP_TYPE_LRU_HASH, 16384, struct connection, struct owner);
 MAP(told, BPF_MAP_TYPE_LRU_HASH, 1024, struct executable, __u64);
 struct {
 	__uint(type, BPF_MAP_TYPE_RINGBUF);
@@ -295,6 +308,43 @@ int pfw_setsockopt(struct bpf_sockopt *option)
 	mask = setting(MASK);
 	if (setting(DAEMON) != (__u32)(bpf_get_current_pid_tgid() >> 32) && !bpf_map_lookup_elem(&foreign, wanted))
 		*wanted = (*wanted & ~mask) | (sock->mark & mask);
+	return GO_ON;
+}
+
+SEC("sockops")
+int pfw_connecting(struct bpf_sock_ops *at)
+{
+	struct connection found = {};
+	struct owner *owner;
+	__u64 cookie;
+
+	at->reply = -1; // whatever else is asked here: as ever
+	if (at->op != BPF_SOCK_OPS_TCP_CONNECT_CB)
+		return GO_ON;
+	cookie = bpf_get_socket_cookie(at);
+	owner = bpf_map_lookup_elem(&owners, &cookie);
+	if (!owner)
+		return GO_ON;
+	found.namespace = bpf_get_netns_cookie(at);
+	found.source_port = at->local_port;
+	found.port = bpf_ntohl(at->remote_port);
+	// An IPv6 socket may talk IPv4.
+	if (at->family == AF_INET6 && (at->remote_ip6[0] || at->remote_ip6[1] || at->remote_ip6[2] != bpf_htonl(0xffff))) {
+		found.family = AF_INET6;
+		found.source[0] = at->local_ip6[0];
+		found.source[1] = at->local_ip6[1];
+		found.source[2] = at->local_ip6[2];
+		found.source[3] = at->local_ip6[3];
+		found.destination[0] = at->remote_ip6[0];
+		found.destination[1] = at->remote_ip6[1];
+		found.destination[2] = at->remote_ip6[2];
+		found.destination[3] = at->remote_ip6[3];
+	} else {
+		found.family = AF_INET;
+		found.source[0] = at->local_ip4;
+		found.destination[0] = at->remote_ip4;
+	}
+	bpf_map_update_elem(&connecting, &found, owner, BPF_ANY);
 	return GO_ON;
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from pfw.drivers import bpffs, labels
-from pfw.drivers.labels import Labels
+from pfw.drivers.labels import Labels, network_namespace
 from pfw.model.program import File
 
 MASK = 0xFF003F00
@@ -187,6 +187,31 @@ def test_the_owner_of_a_socket_is_noted_as_long_as_it_lives(found, cgroup):
         assert abs(int(file.read().rpartition(")")[2].split()[19]) - owner.started) <= 1
     process.communicate("\n")
     assert found.owner(cookie) is None
+
+
+@pytest.mark.parametrize(
+    ("family", "given", "here"),
+    [("AF_INET", "127.0.0.1", "127.0.0.1"), ("AF_INET6", "::1", "::1"), ("AF_INET6", "::ffff:127.0.0.1", "127.0.0.1")],
+)
+def test_who_connected_is_known_when_the_socket_is_gone(found, cgroup, family, given, here):
+    """Nobody listens, so the connection is refused at once."""
+    code = f"""
+s = socket.socket(socket.{family}); s.bind(("{given}", 0))
+try:
+    s.connect(("{given}", 1))
+except ConnectionRefusedError:
+    print(s.getsockname()[1], os.getpid())
+"""
+    port, pid = map(int, run(cgroup, code))
+    address = socket.inet_pton(socket.AF_INET6 if ":" in here else socket.AF_INET, here)
+    ends = (address, port, address, 1)
+    namespace = network_namespace()
+    assert found.take_connecting(namespace + 1, *ends) is None
+    assert found.take_connecting(namespace, address, port, address, 2) is None
+    owner = found.take_connecting(namespace, *ends)
+    assert owner is not None
+    assert (owner.pid, owner.uid, owner.file) == (pid, 0, python(found))
+    assert found.take_connecting(namespace, *ends) is None, "the next one of these ends may be another's"
 
 
 def test_programs_without_a_label_are_told_of(found, cgroup):

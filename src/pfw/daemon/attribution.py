@@ -9,20 +9,25 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from contextlib import suppress
+from time import monotonic
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw.drivers import processes
 from pfw.drivers.holders import SocketOwners, owners
-from pfw.drivers.labels import Labels, Owner
+from pfw.drivers.labels import Labels, Owner, network_namespace
 from pfw.drivers.sockets import SocketFinder, all_sockets, portless_sockets
 from pfw.model.flow import Direction, Flow
+from pfw.model.packet import TCP
 from pfw.model.program import Certainty, File, Program
 from pfw.wire.sockdiag import DiagSocket
 
 PROGRAMS_MAX = 1024
 """Processes whose arguments and parents are remembered: some 2 kB each."""
+_PLACES = ("/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/lib/apt/methods")
+UNCHECKED_S = 1.0
+"""So long it is not looked again, for eyes, whether a process still runs with the same arguments."""
 
 
 class Found(Struct, frozen=True, kw_only=True):
@@ -51,6 +56,13 @@ class Found(Struct, frozen=True, kw_only=True):
         return cls.held(program, Certainty.PROC, program.uid)
 
 
+class _Known(Struct):
+    """A process, and when (monotonic) it was seen to be that."""
+
+    program: Program
+    checked: float
+
+
 class Attribution:
     """Finds owners. Raises OSError where the kernel does not answer."""
 
@@ -58,7 +70,12 @@ class Attribution:
         self._labels = pinned
         self._finder = SocketFinder()
         self._holders = SocketOwners()
-        self._programs: OrderedDict[tuple[int, int, File | None], Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[int, int, File | None], _Known] = OrderedDict()
+        # The last process that was seen to run a file.
+        self._last: OrderedDict[File, Program] = OrderedDict()
+        self._namespace: int | None = None
+        with suppress(OSError):
+            self._namespace = network_namespace()
 
     def close(self) -> None:
         self._finder.close()
@@ -85,7 +102,10 @@ class Attribution:
 
     def quickly(self, flow: Flow) -> Found:
         """Whose a connection is, for eyes only: as the kernel noted it, else whoever holds its socket is a guess. What
-        comes in is whose the port is that it comes to."""
+        comes in is whose the port is that it comes to. To be asked once of each connection."""
+        connecting = self._connecting(flow)
+        if connecting is not None:
+            return _noted_found(connecting, self._lately(connecting))
         # No connection has the port 0, so this finds who listens, whatever has become of the connection.
         sock = self._socket(flow if flow.direction is not Direction.IN else replace(flow, source_port=0), 0)
         if sock is None:
@@ -108,11 +128,20 @@ class Attribution:
     def noted(self, sock: DiagSocket) -> Found | None:
         """Whose a socket is, as the kernel noted it; None where it did not."""
         noted = self._labels.owner(sock.cookie) if self._labels is not None else None
-        if noted is None:
+        return None if noted is None else _noted_found(noted, self._noted(noted))
+
+    def _connecting(self, flow: Flow) -> Owner | None:
+        """Who began a TCP connection, as the kernel noted it: also of one that is over, without a look at sockets."""
+        if (
+            self._labels is None
+            or self._namespace is None
+            or flow.protocol != TCP
+            or flow.direction is not Direction.OUT
+        ):
             return None
-        return Found(
-            program=self._noted(noted), certainty=Certainty.LABEL, file=noted.file, uid=noted.uid, gid=noted.gid
-        )  # fmt: skip
+        return self._labels.take_connecting(
+            self._namespace, flow.source, flow.source_port or 0, flow.destination, flow.port or 0
+        )
 
     def _sockets(self, flow: Flow, interface_index: int, uid: int | None) -> tuple[DiagSocket, ...]:
         if flow.port is None or flow.source_port is None:
@@ -139,22 +168,71 @@ class Attribution:
         key = (owner.pid, owner.started, owner.file)
         known = self._programs.get(key)
         # Who begins another script with the same interpreter is the same process, started when it was.
-        if known is not None and processes.command(owner.pid) == known.command:
+        if known is not None and processes.command(owner.pid) == known.program.command:
             self._programs.move_to_end(key)
-            return known
+            known.checked = monotonic()
+            return known.program
         assert self._labels is not None
         program = running_program(self._labels, owner.pid, owner.file)
         if program is None or abs(program.started - owner.started) > 1:
             if known is not None:
-                return replace(known, script=None)
+                return replace(known.program, script=None)
             return Program(
                 pid=owner.pid, started=owner.started, shown=owner.name, uid=owner.uid, gid=owner.gid, file=owner.file
             )  # fmt: skip
         program = replace(program, file=owner.file)
-        self._programs[key] = program
+        self._programs[key] = _Known(program, monotonic())
         if len(self._programs) > PROGRAMS_MAX:
             self._programs.popitem(last=False)
+        self._remember(program, owner.file)
         return program
+
+    def _lately(self, owner: Owner) -> Program:
+        """The same for eyes only: as it was a moment ago, and where the process has ended, with what is known of the
+        last one that ran this file."""
+        key = (owner.pid, owner.started, owner.file)
+        known = self._programs.get(key)
+        if known is not None and monotonic() - known.checked < UNCHECKED_S:
+            return known.program
+        program = self._noted(owner)
+        if key in self._programs:
+            return program
+        last = self._last.get(owner.file)
+        if last is None:
+            path = self._place(owner)
+            last = replace(program, path=path, shown=path or program.shown)
+            self._remember(last, owner.file)
+        return replace(
+            program, path=last.path, shown=last.shown, user=last.user if last.uid == owner.uid else ""
+        )  # fmt: skip
+
+    def _place(self, owner: Owner) -> str | None:
+        """Where the file is that a process ran which has ended, if it is called like that and is at a usual place."""
+        assert self._labels is not None
+        if "/" in owner.name:
+            return None
+        opened: dict[int, str] = {}
+        try:
+            for folder in _PLACES:
+                with suppress(OSError, ValueError):
+                    opened[os.open(f"{folder}/{owner.name}", os.O_PATH | os.O_CLOEXEC)] = f"{folder}/{owner.name}"
+            files = self._labels.identify(opened) if opened else {}
+        except OSError:
+            return None
+        finally:
+            for each in opened:
+                os.close(each)
+        return next((path for each, path in opened.items() if files.get(each) == owner.file), None)
+
+    def _remember(self, program: Program, file: File) -> None:
+        self._last[file] = program
+        self._last.move_to_end(file)
+        if len(self._last) > PROGRAMS_MAX:
+            self._last.popitem(last=False)
+
+
+def _noted_found(owner: Owner, program: Program) -> Found:
+    return Found(program=program, certainty=Certainty.LABEL, file=owner.file, uid=owner.uid, gid=owner.gid)
 
 
 def running_program(pinned: Labels, pid: int, file: File) -> Program | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import socket
+import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from enum import IntEnum
@@ -29,6 +31,8 @@ _OWNER = Layout("=QIIQQIIII16s")
 _MISS = Layout("=QIIII")
 _IDENTITY = Layout("=QIII4x")
 _NUMBER = Layout("=I")
+_CONNECTION = Layout("=Q16s16sHHI")
+_SO_NETNS_COOKIE = 71
 _IS_CHANGING = 1 << 31
 """The bits of a user or group that get others: no label is made of them."""
 _MISSES_MAX = 4096
@@ -98,6 +102,7 @@ class Labels:
         self._user_marks = libbpf.Map(folder / "user_marks", _USER_MARK.size, _MARK.size)
         self._foreign = libbpf.Map(folder / "foreign", _MARK.size, 1)
         self._owners = libbpf.Map(folder / "owners", _COOKIE.size, _OWNER.size)
+        self._connecting = libbpf.Map(folder / "connecting", _CONNECTION.size, _OWNER.size)
         self._ring: libbpf.RingBuffer | None = None
         self._misses: list[Miss] = []
 
@@ -157,11 +162,16 @@ class Labels:
     def owner(self, cookie: int) -> Owner | None:
         """Who used the socket with this cookie last; None for one that is gone, or was there before the labels."""
         value = self._owners.get(_COOKIE.pack(cookie))
-        if value is None:
-            return None
-        inode, device, generation, started_ns, cgroup, pid, uid, gid, mark, name = _OWNER.unpack(value)
-        text = name.partition(b"\0")[0].decode(errors="backslashreplace")
-        return Owner(File(device, inode, generation), pid, started_ns // _TICKS, uid, gid, cgroup, mark, text)
+        return None if value is None else _owner(value)
+
+    def take_connecting(
+        self, namespace: int, source: bytes, source_port: int, destination: bytes, port: int
+    ) -> Owner | None:
+        """Who began a TCP connection from here lately, to be asked once: None for one that is known no more, or was not
+        begun by connect(2). `namespace` is that of the network (`network_namespace`)."""
+        family = socket.AF_INET if len(source) == 4 else socket.AF_INET6
+        value = self._connecting.take(_CONNECTION.pack(namespace, source, destination, source_port, port, family))
+        return None if value is None else _owner(value)
 
     def identify(self, descriptors: Iterable[int]) -> dict[int, File]:
         """How the kernel calls the files behind these descriptors of ours."""
@@ -194,7 +204,7 @@ class Labels:
         if self._ring is not None:
             self._ring.close()
         for each in (self._settings, self._programs, self._users, self._groups, self._user_marks, self._foreign,
-                     self._owners):  # fmt: skip
+                     self._owners, self._connecting):  # fmt: skip
             each.close()
 
     def _take(self, data: bytes) -> None:
@@ -212,6 +222,18 @@ class Labels:
     def begin(self, mask: int) -> None:
         """Say which bits are the label's, before any program has one."""
         self._set(_Setting.MASK, mask)
+
+
+def network_namespace() -> int:
+    """The kernel's number of the network namespace of the thread that asks. Raises OSError."""
+    with socket.socket() as sock:
+        return int.from_bytes(sock.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+
+
+def _owner(value: bytes) -> Owner:
+    inode, device, generation, started_ns, cgroup, pid, uid, gid, mark, name = _OWNER.unpack(value)
+    text = name.partition(b"\0")[0].decode(errors="backslashreplace")
+    return Owner(File(device, inode, generation), pid, started_ns // _TICKS, uid, gid, cgroup, mark, text)
 
 
 def attach(bpffs: Path, cgroup: Path, mask: int) -> Labels:

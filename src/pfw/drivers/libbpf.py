@@ -56,6 +56,7 @@ def _declare(found: ctypes.CDLL) -> None:
         ("bpf_iter_create", _NUMBER, (_NUMBER,)),
         ("bpf_map_update_elem", _NUMBER, (_NUMBER, text, text, ctypes.c_uint64)),
         ("bpf_map_lookup_elem", _NUMBER, (_NUMBER, text, text)),
+        ("bpf_map_lookup_and_delete_elem", _NUMBER, (_NUMBER, text, text)),
         ("bpf_map_delete_elem", _NUMBER, (_NUMBER, text)),
         ("bpf_map_get_next_key", _NUMBER, (_NUMBER, text, text)),
         ("ring_buffer__new", _POINTER, (_NUMBER, _SAMPLE, _POINTER, _POINTER)),
@@ -86,7 +87,7 @@ def load(content: bytes, cgroup: int, folder: Path) -> None:
         program = None
         while program := lib.bpf_object__next_program(loaded, program):
             path = os.fsencode(folder / lib.bpf_program__name(program).decode())
-            if not lib.bpf_program__section_name(program).startswith(b"cgroup/"):
+            if not lib.bpf_program__section_name(program).startswith((b"cgroup/", b"sockops")):
                 _check(lib.bpf_program__pin(program, path), f"{folder}: a program cannot be pinned")
                 continue
             link = _check(lib.bpf_program__attach_cgroup(program, cgroup), "the control group refuses the labels")
@@ -139,6 +140,12 @@ class Map:
     def get(self, key: bytes) -> bytes | None:
         """The value of a key; None for one that is not there. Not for several threads at once."""
         if self._lib.bpf_map_lookup_elem(self.fd, key, self._value) < 0:
+            return None
+        return self._value.raw
+
+    def take(self, key: bytes) -> bytes | None:
+        """The value of a key, which is taken out."""
+        if self._lib.bpf_map_lookup_and_delete_elem(self.fd, key, self._value) < 0:
             return None
         return self._value.raw
 
