@@ -198,6 +198,18 @@ static int change(char *program, int keeps)
 	return refused(program);
 }
 
+// Sends an echo request with something in it, and is another program when somebody looks.
+static int change_pinging(char *program)
+{
+	char packet[16] = {8, [8] = 's', 't', 'o', 'l', 'e', 'n'};
+	int sock = socket(AF_INET, SOCK_DGRAM, IPPROTO_ICMP);
+
+	if (sock < 0 || sendto(sock, packet, sizeof(packet), 0, (void *)&other, other_size) < 0)
+		return refused("ping");
+	execl(program, program, "idle", NULL);
+	return refused(program);
+}
+
 // Listens and becomes another program at once; a child that has the same socket takes what comes.
 static int change_listening(char *program)
 {
@@ -476,6 +488,8 @@ int main(int count, char **words)
 		return change(more, 0);
 	if (is("change-keeping"))
 		return change(more, 1);
+	if (is("change-pinging"))
+		return change_pinging(more);
 	if (is("change-listening"))
 		return change_listening(more);
 	if (is("vfork"))

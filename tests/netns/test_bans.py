@@ -241,3 +241,59 @@ def test_without_a_policy(banning: Banning, net: Any) -> None:
     assert arrived(banning.pair.here, banning.pair.there, (6500, PORT), (net.here6,)) >= {(net.here6, PORT)}
     firewall.pfw("down")
     assert firewall.ours() == ""
+
+
+def test_all_that_are_written_down_are_loaded_without_a_policy(banning: Banning, net: Any) -> None:
+    firewall = banning.firewall
+    banning.ban("add", net.there, "--for", "1h")
+    firewall.pfw("down")
+    assert banning.passes() == [True, True]
+    assert "nobody who is banned is dropped" in banning.ban("list").stderr
+    assert "nobody who is banned is dropped" in banning.ban("show", net.there).stderr
+    banning.ban("add", "203.0.113.3", "--for", "1h")
+    assert banning.passes() == [False, True]
+    assert banning.ban("list").stderr == ""
+    firewall.pfw("down")
+    assert banning.passes() == [True, True]
+    assert "2 bans in force" in banning.ban("reload").stdout
+    assert banning.passes() == [False, True]
+    firewall.pfw("down")
+    banning.ban("remove", net.there, "203.0.113.3")
+    assert "0 bans in force" in banning.ban("reload").stdout
+    assert firewall.ours() == ""
+
+
+@pytest.mark.parametrize("banning", ["nftables"], indirect=True)
+def test_a_ban_does_not_pass_for_the_policy_that_somebody_took_away(banning: Banning, net: Any) -> None:
+    firewall = banning.firewall
+    banning.pair.here.run("nft", "delete", "table", "inet", "pfw")
+    assert firewall.pfw("status", status=1).stdout.startswith("off")
+    told = banning.ban("add", "203.0.113.9").stderr
+    assert "the policy is gone from the kernel, pfw up puts it back" in told
+    assert "without a policy" in firewall.pfw("status").stdout
+    assert json.loads(firewall.pfw("status", "--json").stdout)["policy"] is None
+    assert (net.here, 6500) in arrived(banning.pair.here, banning.pair.there, (6500,), (net.here,))
+    firewall.up(open_policy())
+    assert (net.here, 6500) not in arrived(banning.pair.here, banning.pair.there, (6500,), (net.here,))
+    assert "203.0.113.9" in banning.kernel()
+
+
+def test_bans_within_bans_are_told_of(banning: Banning, net: Any) -> None:
+    banning.ban("add", net.there, "--for", "1h")
+    banning.ban("add", f"{net.there}/31", "--for", "ever")
+    assert "lifted by hand" in banning.ban("show", net.there).stdout
+    done = banning.ban("remove", net.there)
+    assert "1 no longer banned" in done.stdout
+    assert f"{net.there} is dropped still: the ban on {net.there}/31 holds it" in done.stderr
+    assert banning.passes() == [False, True]
+    banning.ban("remove", f"{net.there}/31")
+    assert banning.passes() == [True, True]
+
+
+def test_what_follows_in_a_long_line_is_no_other_line(banning: Banning) -> None:
+    text = f"# {'x' * 4094}203.0.113.50 is a friend, never ban it\n203.0.113.60 # {'y' * 9000}\n203.0.113.70"
+    done = banning.firewall.run(
+        banning.pair.here.command(sys.executable, "-P", "-m", "pfw", "ban", "add", "-"), input=text
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(banning.listed()) == ["203.0.113.60", "203.0.113.70"]

@@ -89,6 +89,19 @@ def test_beginning_an_allowed_program_while_it_connects(shared: Arena, how: str,
             assert process.wait(10) == STOPPED
 
 
+def test_beginning_an_allowed_program_behind_an_echo_request(shared: Arena) -> None:  # noqa: F811
+    """A socket without ports is whose made it, whoever holds it when somebody looks."""
+    shared.lab.here.run("sysctl", "-qw", "net.ipv4.ping_group_range=0 65534")
+    before = echo_requests(shared)
+    for number in range(3):
+        with shared.unseen(shared.copy(f"pinger{number}"), "change-pinging", shared.good, becomes=shared.good):
+            assert shared.attack(shared.evil, "fetch") == STOPPED  # the daemon has looked at what came before
+    assert echo_requests(shared) == before
+    with shared.lab.start(*as_user(NOBODY), shared.good, "change-pinging", THERE, "0", shared.good) as process:
+        shared.lab.until(lambda: echo_requests(shared) == before + 1, "the allowed one is let out")
+        process.kill()
+
+
 def test_a_socket_in_the_hands_of_a_newly_allowed_program(shared: Arena) -> None:  # noqa: F811
     """A program of an allowed folder gets its label when it is first seen; what it was given by another stays without,
     though its first packet is sent again."""
@@ -293,6 +306,13 @@ def test_limit_loopback_is_open(shared: Arena) -> None:  # noqa: F811
 
 
 # -- what the tests need besides
+
+
+def echo_requests(arena: Arena) -> int:
+    """How many came to the other end."""
+    lines = arena.lab.there.run("cat", "/proc/net/snmp").stdout.splitlines()
+    names, numbers = (line.split() for line in lines if line.startswith("Icmp: "))
+    return int(numbers[names.index("InEchos")])
 
 
 def heard(arena: Arena) -> int:

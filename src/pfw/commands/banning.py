@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from math import inf
 
 from msgspec import Struct
 
@@ -13,6 +14,8 @@ from pfw.cli import enforcement as screen
 from pfw.cli.screen import encode
 from pfw.commands.answer import BAD_INPUT, NO, OK, state, tell, told
 from pfw.daemon import backends, banning, enforcing, offending, sparing
+from pfw.daemon.backend import Backend
+from pfw.daemon.state import State
 from pfw.drivers import clock
 from pfw.drivers.programs import RefusedError
 from pfw.engine.respond import Offence, counting
@@ -32,9 +35,7 @@ def ban(options: Namespace) -> int:
     if options.what == "show":
         return _show(options)
     if options.what == "reload":
-        remembered = state()
-        known = backends.in_force(remembered)
-        number = banning.reload(remembered, known[0]) if known is not None else 0
+        number = _reload()
         print(encode({"bans": number}) if options.json else f"{counted(number, 'ban')} in force")
         return OK
     if not options.addresses:
@@ -45,9 +46,11 @@ def ban(options: Namespace) -> int:
     _tell_some(faults)
     result = _add(options, ranges) if options.what == "add" else _remove(ranges)
     _tell_some(result.refused)
+    _tell_some(result.still)
     if options.json:
         print(encode({"banned" if options.what == "add" else "lifted": result.done,
-                      "refused": list(result.refused), "faults": faults}))  # fmt: skip
+                      "refused": list(result.refused), "held_still": list(result.still),
+                      "faults": faults}))  # fmt: skip
     elif options.what == "add" or not result.done:
         print(f"{result.done:,} {'banned' if options.what == 'add' else 'no longer banned'}")
     else:
@@ -69,9 +72,28 @@ def _add(options: Namespace, ranges: list[Range]) -> banning.Result:
 
 def _remove(ranges: list[Range]) -> banning.Result:
     remembered = state()
+    return banning.remove(remembered, _filtering(remembered), ranges)
+
+
+def _reload() -> int:
+    remembered = state()
+    with remembered.files.locked():
+        if banning.records(remembered, clock.now()):
+            return banning.reload(remembered, enforcing.make_room_for_bans(remembered, tell))
+        backend = _filtering(remembered)
+        return 0 if backend is None else banning.reload(remembered, backend)
+
+
+def _filtering(remembered: State) -> Backend | None:
+    """The backend in whose kernel something of ours is; None where nothing is."""
     known = backends.in_force(remembered)
     backend = known[0] if known is not None else backends.any_active()
-    return banning.remove(remembered, backend, ranges)
+    return backend if backend is not None and backend.generation() is not None else None
+
+
+def _tell_if_off(remembered: State, bans_there: Collection[object]) -> None:
+    if bans_there and _filtering(remembered) is None:
+        tell("nothing of pfw is in the kernel, so nobody who is banned is dropped: pfw ban reload, or pfw up")
 
 
 def _list(options: Namespace) -> int:
@@ -81,6 +103,7 @@ def _list(options: Namespace) -> int:
         screen.BanStatus(each.what, each.since, each.until, each.why)
         for each in banning.records(remembered, now).values()
     ]
+    _tell_if_off(remembered, found)
     if options.json:
         print(encode([screen.ban_facts(each) for each in found]))
     else:
@@ -95,6 +118,7 @@ def _show(options: Namespace) -> int:
     _tell_some(faults)
     known = _Known(now, bans_there, sparing.forgiven(remembered, now), offending.times(remembered))
     found = [known.about(pair) for pair in (ranges if options.addresses else bans_there)]
+    _tell_if_off(remembered, [each for each in found if each.ban is not None])
     if options.json:
         print(encode([bans.facts(each) for each in found]))
     elif found or not options.addresses:
@@ -113,7 +137,8 @@ class _Known(Struct):
     offences: dict[Range, Offence]
 
     def about(self, pair: Range) -> bans.Banned:
-        held = pair if pair in self.banned else next((each for each in self.banned if _holds(each, pair)), None)
+        holding = (each for each in self.banned if _holds(each, pair))
+        held = max(holding, key=lambda each: (_end(self.banned[each]), each == pair), default=None)
         forgiven = max((until for each, until in self.forgiven.items() if _holds(each, pair)), default=None)
         offence = self.offences.get(held or pair)
         name = format_range(*pair)
@@ -134,6 +159,10 @@ class _Known(Struct):
         )
 
 
+def _end(ban: banning.Record) -> float:
+    return inf if ban.until is None else ban.until
+
+
 def _holds(outer: Range, inner: Range) -> bool:
     return outer[0] <= inner[0] and inner[1] <= outer[1]
 
@@ -144,6 +173,9 @@ def _lines() -> Iterator[str]:
         raw = sys.stdin.buffer.readline(_LINE_BYTES_MAX)
         if not raw:
             return
+        rest = raw
+        while len(rest) == _LINE_BYTES_MAX and not rest.endswith(b"\n"):
+            rest = sys.stdin.buffer.readline(_LINE_BYTES_MAX)  # of a line that is too long for an address
         words = raw.decode(errors="replace").partition("#")[0].split()
         if words:
             yield words[0]

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 from time import monotonic
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from pfw.drivers import processes
-from pfw.drivers.holders import SocketOwners, owners
+from pfw.drivers import handles, processes
+from pfw.drivers.holders import SocketOwners, find_holders, owners
 from pfw.drivers.labels import Labels, Owner, network_namespace
 from pfw.drivers.sockets import SocketFinder, all_sockets, portless_sockets
 from pfw.model.flow import Direction, Flow
@@ -86,19 +87,7 @@ class Attribution:
         if flow.port is None and flow.direction is Direction.OUT:
             return self._portless(flow, uid, identifier)
         found = [self.of_socket(each) for each in self._sockets(flow, interface_index, uid)]
-        if not found:
-            return Found(uid=uid or 0)
-        if len(found) == 1:
-            return found[0]
-        first = found[0]
-        same = all(each.is_sure and _identity(each) == _identity(first) for each in found)
-        return Found(
-            program=first.program,
-            certainty=Certainty.PROC if same else Certainty.GUESS,
-            file=first.file,
-            uid=first.uid,
-            gid=first.gid,
-        )
+        return _common(found) or Found(uid=uid or 0)
 
     def quickly(self, flow: Flow) -> Found:
         """Whose a connection is, for eyes only: as the kernel noted it, else whoever holds its socket is a guess. What
@@ -119,7 +108,20 @@ class Attribution:
         mine = [each for each in sockets if uid is None or each.uid == uid]
         if not mine:
             return Found(uid=uid or 0)
-        return Found.held(*self._holders.owner(*mine), mine[0].uid)
+        if self._labels is None:
+            return Found.held(*self._holders.owner(*mine), mine[0].uid)
+        # Who holds one by now need not be who made it and sent: a program may become another in between.
+        held = find_holders(each.inode for each in mine).pids
+        return _common([self._maker(each, held.get(each.inode, ())) for each in mine]) or Found(uid=mine[0].uid)
+
+    def _maker(self, sock: DiagSocket, holders: tuple[int, ...]) -> Found | None:
+        """Who made a socket without ports, as the kernel noted it. Such sockets are listed without their cookies: one
+        of their holders lends it."""
+        for pid in holders:
+            cookie = handles.cookie_of(pid, sock.inode)
+            if cookie is not None:
+                return self.noted(replace(sock, cookie=cookie))
+        return None
 
     def of_socket(self, sock: DiagSocket) -> Found:
         """Whose a socket is."""
@@ -290,6 +292,19 @@ class OpenSockets:
             self._by_end[protocol, sock.source, port] = sock
         else:
             self._by_end.setdefault((protocol, None, port), sock)
+
+
+def _common(found: Sequence[Found | None]) -> Found | None:
+    """Whose several sockets are that are as likely to be meant: surely only if all are one program's. None where there
+    is none, or one of them is nobody's that is known."""
+    known = [each for each in found if each is not None]
+    if not known or len(known) < len(found):
+        return None
+    first = known[0]
+    if len(known) == 1:
+        return first
+    same = all(each.is_sure and _identity(each) == _identity(first) for each in known)
+    return replace(first, certainty=Certainty.PROC if same else Certainty.GUESS)
 
 
 def _identity(found: Found) -> object:

@@ -38,12 +38,12 @@ def named(name: str) -> Backend:
 
 def in_force(state: State) -> tuple[Backend, Applied] | None:
     """What shall be in force: its backend and what was applied. Where the kernel has turned to a generation that we
-    did not live to write down, it is that one."""
+    did not live to write down, it is that one; None where that is one of bans alone, which nobody remembers."""
     applied = state.applied(state.current())
     backend: Backend = Nftables() if applied is None else named(applied.backend)
     live = backend.generation()
     if live and (applied is None or live != applied.generation):
-        applied = state.applied(live) or applied
+        applied = state.applied(live)
     return None if applied is None else (named(applied.backend), applied)
 
 

@@ -41,10 +41,12 @@ class Record(Struct, frozen=True, omit_defaults=True):
 
 
 class Result(Struct, frozen=True):
-    """What became of what was asked for: how many are banned or lifted, and why others are not."""
+    """What became of what was asked for: how many are banned or lifted, why others are not, and what else holds some
+    that were lifted."""
 
     done: int
     refused: tuple[str, ...] = ()
+    still: tuple[str, ...] = ()
 
 
 def records(state: State, now: float) -> dict[Range, Record]:
@@ -135,7 +137,8 @@ def add(
 
 
 def remove(state: State, backend: Backend | None, ranges: Sequence[Range]) -> Result:
-    """Lift bans by hand; a ban is lifted by its own name only, and forgiven. Raises RefusedError and OSError."""
+    """Lift bans by hand; a ban is lifted by its own name only, and forgiven. What another ban holds still is said.
+    Raises RefusedError and OSError."""
     now = clock.now()
     with state.files.locked():
         known = records(state, now)
@@ -144,9 +147,11 @@ def remove(state: State, backend: Backend | None, ranges: Sequence[Range]) -> Re
         stray = set(unknown) & backend.bans() if backend is not None and unknown else set[Range]()
         gone = [pair for pair in dict.fromkeys(ranges) if pair in known or pair in stray]
         refused = [_not_banned(pair, known) for pair in unknown if pair not in stray]
+        staying = [pair for pair in known if pair not in set(gone)]
+        still = tuple(filter(None, (_held_still(pair, staying) for pair in gone)))
         sparing.forgive(state, gone, now)
         _lift(state, backend, known, gone, now)
-    return Result(len(gone), tuple(refused))
+    return Result(len(gone), tuple(refused), still)
 
 
 def _lift(state: State, backend: Backend | None, known: dict[Range, Record], gone: Sequence[Range], now: float) -> None:
@@ -187,9 +192,18 @@ def reload(state: State, backend: Backend) -> int:
 
 
 def _not_banned(pair: Range, known: Iterable[Range]) -> str:
+    outer = _outer(pair, known)
+    return f"{format_range(*pair)} is not banned{f'; the ban on {outer} holds it' if outer else ''}"
+
+
+def _held_still(pair: Range, staying: Iterable[Range]) -> str | None:
+    outer = _outer(pair, staying)
+    return f"{format_range(*pair)} is dropped still: the ban on {outer} holds it" if outer else None
+
+
+def _outer(pair: Range, known: Iterable[Range]) -> str | None:
     inside = next((other for other in known if other[0] <= pair[0] and pair[1] <= other[1]), None)
-    more = f"; the ban on {format_range(*inside)} holds it" if inside is not None else ""
-    return f"{format_range(*pair)} is not banned{more}"
+    return None if inside is None else format_range(*inside)
 
 
 def _sorted_out(ranges: Sequence[Range]) -> tuple[list[Range], list[str]]:

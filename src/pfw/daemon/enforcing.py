@@ -18,7 +18,7 @@ from msgspec import Struct
 from pfw import __version__
 from pfw.daemon import banning, boot, confirming, connections, listing, machine, panic, programs
 from pfw.daemon.backend import Backend, Before, Change
-from pfw.daemon.backends import BACKENDS, choose, in_force, named
+from pfw.daemon.backends import BACKENDS, any_active, choose, in_force, named
 from pfw.daemon.describing import describing
 from pfw.daemon.guard import Guard, Order, take_back
 from pfw.daemon.lockout import check_lockout
@@ -329,6 +329,7 @@ def down(state: State) -> list[str]:
     with state.files.locked():
         state.take_pending()
         known = in_force(state)
+        applied = known[1] if known is not None else state.applied(state.current())
         removed = []
         for name in BACKENDS:
             backend = named(name)
@@ -339,8 +340,8 @@ def down(state: State) -> list[str]:
                 if backend.generation() is not None:
                     raise RefusedError(f"what is in force cannot be taken out: {reason}")
                 continue
-            ours = known is not None and known[0].kind == backend.kind
-            jobs = backend.removal(known[1].created if known is not None and ours else ())
+            ours = applied is not None and named(applied.backend).kind == backend.kind
+            jobs = backend.removal(applied.created if applied is not None and ours else ())
             for job in jobs:
                 run(job)
             removed += [name] if jobs else []
@@ -354,12 +355,17 @@ def down(state: State) -> list[str]:
 
 
 def make_room_for_bans(state: State, tell: Callable[[str], None]) -> Backend:
-    """A backend in whose kernel bans have a place, also where no policy is in force."""
+    """A backend in whose kernel bans have a place, also where no policy is in force; all that are written down are
+    there then."""
     known = in_force(state)
-    backend = known[0] if known is not None else choose("auto")
+    backend = known[0] if known is not None else any_active() or choose("auto")
     if not backend.generation():
         change = backend.change(only_bans(), state.next_generation(None))
         change.load()
         change.switch()
-        tell("no policy is in force: nothing is dropped but what is banned")
+        everything = banning.active(state, clock.now())
+        if everything:
+            backend.ban(everything, [], everything)
+        lost = "the policy is gone from the kernel, pfw up puts it back: until then" if known is not None else None
+        tell(f"{lost or 'no policy is in force:'} nothing is dropped but what is banned")
     return backend

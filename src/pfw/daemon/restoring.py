@@ -207,7 +207,7 @@ def find_damage(state: State) -> str | None:
         return "took our chains out"
     if live.generation == applied.generation and applied.fingerprint in ("", live.fingerprint):
         return None
-    if live.generation is not None and live.generation > applied.generation:
+    if live.generation is not None and live.generation > applied.generation and state.applied(live.generation):
         # Whoever put it in force did not live to write that down; it is in force all the same (`backends.py`).
         return None
     return _what_is_missing() if applied.backend == Nftables.name else "changed our chains"

@@ -96,6 +96,19 @@ def mark_process(pid: int, bits: int, mask: int, is_own: Callable[[int], bool]) 
     return changed
 
 
+def cookie_of(pid: int, inode: int) -> int | None:
+    """The cookie of a socket that a process holds; None where it holds it no more, or cannot be asked."""
+    with suppress(OSError):
+        for held, fd in _sockets(pid):
+            if held != inode:
+                continue
+            descriptor = open_remote(pid, fd)
+            # Whatever it is by now; all of it is given, so that Python asks nothing and sets nothing.
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fileno=descriptor) as sock:
+                return _cookie(sock) if os.fstat(descriptor).st_ino == inode else None
+    return None
+
+
 def _places(choose: Choose) -> tuple[dict[int, tuple[Place, int | None]], int]:
     """Where each socket is held, by inode, with the bits that it is to carry; and how many could not be told."""
     found: dict[int, tuple[Place, int | None]] = {}
