@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from pfw.cli import rehearsal as screen
+from pfw.cli.times import moment_text
 from pfw.model.address import parse_address
 from pfw.model.flow import Direction
 from pfw.model.verdict import Action
@@ -69,7 +70,36 @@ def test_long_tables_are_cut_and_lines_fit_the_terminal():
     rows = [replace(ROW, port=port, count=2) for port in range(30)]
     lines = list(screen.lines(rehearsed(*rows), 0.0, 80))
     assert lines[-1] == "… 10 more rows, 20 connections (--json has them)"
+    assert sum("tcp" in line for line in lines) == screen.ROWS_SHOWN
     assert max(map(len, lines[3:-1])) <= 80
+
+
+def test_what_decides_is_readable_in_80_columns():
+    rows = [
+        replace(ROW, program=f"/usr/lib/{'p' * 40}/{'q' * 40}", name="n" * 60, new_rule="no web at night"),
+        replace(ROW, port=25, old_rule="o" * 30, new_rule="w" * 40),
+    ]
+    lines = list(screen.lines(rehearsed(*rows), 0.0, 80))
+    assert max(map(len, lines[3:])) <= 80
+    assert lines[3].split() == ["program", "remote", "service", "connections"]
+    assert lines[5] == f'    allow by "web" -> block by "no web at night", last {moment_text(2.0)}'
+    assert lines[7:] == [f'    allow by "{"o" * 30}", last {moment_text(2.0)}', f'    -> block by "{"w" * 40}"']
+
+
+def test_what_decides_stands_beside_where_there_is_room():
+    rows = [replace(ROW, program=f"/usr/lib/{'p' * 90}", name="n" * 90, new_rule="no web at night")]
+    decided = 'allow by "web" -> block by "no web at night"'
+    for width in (screen._BESIDE + len(decided), 200):
+        *_, row = screen.lines(rehearsed(*rows), 0.0, width)
+        assert row.endswith(f"{moment_text(2.0)}  {decided}")
+        assert len(row) == width
+    *_, beneath = screen.lines(rehearsed(*rows), 0.0, screen._BESIDE + len(decided) - 1)
+    assert beneath.strip().startswith(decided)
+
+
+def test_protocols_are_called_as_in_the_log():
+    facts = screen.facts(rehearsed(ROW, replace(ROW, protocol=17)), "f", 0.0)
+    assert [row["protocol"] for row in facts["rows"]] == ["tcp", "udp"]
 
 
 def test_what_limits_it_is_noted():

@@ -6,9 +6,12 @@ import json
 import os
 import pty
 import re
+import shutil
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -220,14 +223,41 @@ class TestSuggest:
         assert "allowed then: 2 connections, 0 by rules that are there, 2 by 1 new rule, 0 left out" in err
         assert rules.read_text() == POLICY
 
-    @pytest.mark.parametrize("end", ["", "\n"])
-    def test_patch_takes_the_diff(self, end, rules, remember, capsys):
+    @pytest.mark.skipif(shutil.which("patch") is None, reason="patch is not installed")
+    @pytest.mark.parametrize(
+        "text",
+        [POLICY, POLICY.replace("  ", "\t").strip(), POLICY.replace("\n", "\r\n"), POLICY.replace(",\n", ",\r\n")],
+        ids=["plain", "tabs and no newline at the end", "CRLF", "some CRLF"],
+    )
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [
+            ("rules.json", []),
+            ("my rules.json", []),
+            ("rules.json", ["rules.json"]),
+            ("/absolute", ["rules.json"]),
+            ("my rules.json", ["my rules.json"]),
+        ],
+    )
+    def test_patch_takes_the_diff(self, name, words, text, rules, remember, capsysbinary):
         remember({})
-        rules.write_text(POLICY.replace("  ", "\t").strip() if end == "" else POLICY)
+        file = rules.parent / (words[0] if words else name)
+        file.write_bytes(text.encode())
+        assert main(["suggest", str(file) if name == "/absolute" else name]) == 0
+        diff = capsysbinary.readouterr().out
+        assert subprocess.run(["patch", *words], input=diff, cwd=rules.parent, capture_output=True).returncode == 0
+        before, after = text.encode().split(b"}\n  ]" if b"}\n  ]" in text.encode() else b"}"), file.read_bytes()
+        assert after.startswith(before[0])
+        assert after.endswith(before[-1])
+        assert [rule.name for rule in load(after).rules] == ["no mail", "firefox: web"]
+
+    def test_what_ends_a_line_amid_it_is_escaped(self, rules, remember, capsys):
+        remember({})
+        rules.write_bytes(POLICY.replace('"rules": ', '"rules":\r').encode())
         assert main(["suggest"]) == 0
-        (rules.parent / "d").write_text(capsys.readouterr().out)
-        assert subprocess.run(["patch", "-p0", "-i", "d"], cwd=rules.parent, capture_output=True).returncode == 0
-        assert [rule.name for rule in load(rules.read_text()).rules] == ["no mail", "firefox: web"]
+        out = capsys.readouterr().out
+        assert '"rules":\\x0d[' in out
+        assert "\r" not in out
 
     def test_what_comes_out_ends_as_before_with_every_default_at_block(self, rules, remember, capsys):
         remember({}, {"program": "/usr/sbin/sshd", "direction": Direction.IN, "port": 22})
@@ -242,7 +272,50 @@ class TestSuggest:
         assert main(["suggest", "--output", "rules.json"]) == 2
         assert "is there already" in capsys.readouterr().err
         assert main(["suggest", "--output", "nowhere/new.json"]) == 2
+        assert main(["suggest", "--output", ""]) == 2
+        assert "--output '' is an empty name" in capsys.readouterr().err
         assert rules.read_text() == POLICY
+
+    @pytest.mark.parametrize("words", [(), ("--output", "new.json")])
+    def test_tests_of_the_file_that_would_not_hold_are_told(self, words, rules, remember, capsys):
+        remember({})
+        asked = "tcp 10.0.0.1:40000 -> 203.0.113.9:443"
+        tests = [
+            {"expect": "block", "out": asked, "app": f"/usr/bin/{name}", "user": "alice", "interface": "eth0"}
+            for name in ("firefox", "curl")
+        ]
+        policy(rules, default={"out": "block"}, tests=tests)
+        assert main(["check"]) == 0
+        capsys.readouterr()
+        assert main(["suggest", *words]) == 1
+        faults = [line for line in capsys.readouterr().err.splitlines() if "tests[" in line]
+        assert len(faults) == 1
+        named = words[1] if words else "rules.json"
+        assert re.match(rf'{named}:[0-9]+:[0-9]+: tests\[0\]: .*: must be block, is allow: .*"firefox: web"', faults[0])
+        if words:
+            assert main(["check", "new.json"]) == 2
+            assert capsys.readouterr().err.splitlines() == faults
+        assert main(["suggest", "--json"]) == 1
+        (fault,) = json.loads(capsys.readouterr().out)["failing_tests"]
+        assert fault["where"] == "tests[0]"
+        assert faults[0] == f"{named}:{fault['line']}:{fault['column']}: tests[0]: {fault['what']}"
+
+    def test_a_limit_is_told(self, rules, remember, capsys):
+        remember({}, {"port": 80})
+        policy(rules, {"name": "slow", "action": "allow", "protocol": "tcp", "port": 80, "limit": "6/minute"})
+        assert main(["suggest"]) == 0
+        assert 'rule "slow" has a limit, which is taken as never reached: 1 connection' in capsys.readouterr().err
+        assert main(["suggest", "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["limited"] == {"slow": 1}
+
+    @pytest.mark.parametrize("change", ["protocol = 999", "port = 99999", "protocol = 1, port = -1, icmp_type = 999"])
+    def test_numbers_that_cannot_be_are_damage(self, change, rules, remember, capsys):
+        remember({})
+        with closing(sqlite3.connect(rules.parent / "state" / "history.db")) as history, history:
+            history.execute(f"UPDATE subject SET {change}")
+        assert main(["suggest"]) == 3
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "history.db is damaged: no rule can be made of it: " in line
 
     def test_json_has_the_rules_and_the_policy(self, rules, remember, capsys):
         remember({}, {"certainty": Certainty.GUESS})

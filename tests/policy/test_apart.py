@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -18,9 +19,9 @@ from .histories import HOUR_S, MONDAY
 WEEK_S = 7 * 86400.0
 
 
-def apart(*rules: dict, offset_s: int = 0) -> Apart:
+def apart(*rules: dict, utc_offset_s: Callable[[float], int] = lambda time: 0) -> Apart:
     named = [{"name": str(number), "action": "block", **rule} for number, rule in enumerate(rules)]
-    return Apart(load(json.dumps({"version": 2, "rules": named})), lambda time: offset_s)
+    return Apart(load(json.dumps({"version": 2, "rules": named})), utc_offset_s)
 
 
 @pytest.mark.parametrize("field", ["from", "to", "remote"])
@@ -48,7 +49,7 @@ def test_phases_are_those_of_the_minutes_between():
             {"schedule": {"from": "08:00", "until": "12:00"}},
             {"schedule": {"days": ["sat", "sun"]}},
             {"schedule": {"from": "23:30", "until": "00:15"}},
-            offset_s=offset_s,
+            utc_offset_s=lambda time, offset_s=offset_s: offset_s,
         )
         for _ in range(60):
             first = MONDAY + chance.randrange(int(WEEK_S))
@@ -56,8 +57,35 @@ def test_phases_are_those_of_the_minutes_between():
             seconds = range(0, int(min(length_s, WEEK_S)) + 1, 60)
             expected = {found.phases(first + second, first + second)[0] for second in seconds}
             phases = found.phases(first, first + length_s)
-            assert expected <= set(phases)
-            assert len(phases) == len(set(phases)) <= len(expected) + 1  # the minute in which it ends counts whole
+            assert sorted(phases) == sorted(expected)
+
+
+@pytest.mark.parametrize(("before_s", "after_s"), [(36000, 39600), (39600, 36000), (-12600, -9000), (-1800, -3600)])
+def test_over_a_change_of_the_clock_phases_are_all_that_it_showed(before_s, after_s):
+    chance = Random(2)
+    change = MONDAY + 2 * 86400
+    found = apart(
+        {"schedule": {"from": "11:30", "until": "13:00"}},
+        {"schedule": {"from": "01:20", "until": "02:10"}},
+        utc_offset_s=lambda time: before_s if time < change else after_s,
+    )
+    for _ in range(200):
+        first = change - chance.randrange(2 * 86400)
+        last = first + chance.randrange(3 * 86400)
+        # The week has no end: what is before its first border is behind its last one, too.
+        shown = {found.phases(time, time)[0] or 28 for time in (*range(int(first), int(last), 60), last)}
+        phases = [phase or 28 for phase in found.phases(first, last)]
+        assert shown <= set(phases)
+        # Where the clock goes forward it shows no more than that.
+        assert len(phases) == len(set(phases))
+        assert after_s < before_s or shown == set(phases)
+
+
+def test_a_time_that_ends_before_a_border_has_one_phase():
+    found = apart({"schedule": {"from": "12:00", "until": "13:00"}})
+    noon = MONDAY + 12 * HOUR_S
+    assert len(found.phases(noon - HOUR_S, noon - 1)) == 1
+    assert len(found.phases(noon - HOUR_S, noon)) == 2
 
 
 def test_a_moment_is_of_its_phase():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from random import Random
 
 import pytest
 from hypothesis import given, settings
@@ -170,6 +171,33 @@ class TestTime:
         found = run(policy(MORNINGS), group, entries=lambda: [whole, across])
         assert (found.counts[Outcome.BLOCKED], found.counts[Outcome.TIME], found.changes) == (3, 5, 8)
         assert found.rows[-1].why == "allow or block by the time of day"
+
+    def test_a_folded_entry_that_ends_where_a_window_begins_does_not(self):
+        group = make_group(first=MONDAY + 7 * HOUR_S, last=MONDAY + 15 * HOUR_S, count=11)
+        entries = [entry(group, start=MONDAY + hour * HOUR_S, period_s=3600, count=hour) for hour in (7, 4)]
+        found = run(policy(MORNINGS), group, entries=lambda: entries)
+        assert (found.counts[Outcome.SAME], found.changes) == (11, 0)
+
+    @pytest.mark.parametrize(("before_s", "after_s"), [(36000, 39600), (39600, 36000)])
+    def test_over_a_change_of_the_clock_each_ends_as_alone(self, before_s, after_s):
+        chance = Random(3)
+        change = MONDAY + 16 * HOUR_S
+
+        def offset_s(time: float) -> int:
+            return before_s if time < change else after_s
+
+        for _ in range(300):
+            from_minute, minutes = chance.randrange(1440), chance.randrange(1, 300)
+            clocks = [f"{minute // 60 % 24:02}:{minute % 60:02}" for minute in (from_minute, from_minute + minutes)]
+            wanted = policy({"action": "block", "schedule": dict(zip(("from", "until"), clocks, strict=True))})
+            times = sorted(change + chance.uniform(-30, 30) * HOUR_S for _ in range(3))
+            group = make_group(first=times[0], last=times[-1], count=3)
+            entries = [entry(group, start=time) for time in times]
+            found = run(wanted, group, entries=lambda entries=entries: entries, utc_offset_s=offset_s)
+            alone = [decide_slowly(wanted, Recall(wanted, {}).flow(group.subject, group.remote, None),
+                                   Moment(time, offset_s(time))).action for time in times]  # fmt: skip
+            assert found.counts[Outcome.BLOCKED] == alone.count(BLOCK)
+            assert found.counts[Outcome.SAME] == alone.count(ALLOW)
 
     def test_too_many_borders_ask_for_the_entries(self):
         rules = [

@@ -163,6 +163,11 @@ class TestLeftOut:
         assert found.left_out == {suggesting.NOT_KNOWN: 2}
         assert found.unmet == 0
 
+    def test_it_is_left_out_still_where_a_rule_allows_those_programs(self):
+        groups = make_group(), make_group(program=None, certainty=None, count=2)
+        found = run(*groups, content=run(*groups).text)
+        assert (found.lines, found.covered, found.left_out) == ((), 1, {suggesting.NOT_KNOWN: 2})
+
     def test_more_rules_than_anybody_reads(self, monkeypatch):
         monkeypatch.setattr(suggesting, "RULES_MAX", 2)
         found = run(*(make_group(program=f"/bin/{name}", count=ord(name)) for name in "abcd"))
@@ -178,6 +183,21 @@ class TestAmongOtherRules:
     def test_what_a_rule_allows_is_covered(self):
         found = run(make_group(), content=file({"action": "allow", "direction": "out", "app": "/usr/bin/firefox"}))
         assert (found.lines, found.covered) == ((), 1)
+
+    def test_what_a_rule_with_a_limit_allows_is_counted(self):
+        slow = {"action": "allow", "direction": "out", "limit": "6/minute"}
+        content = file(
+            {**slow, "port": 443, "protocol": "tcp", "schedule": {"from": "08:00", "until": "12:00"}},
+            {**slow, "port": [443, 22], "protocol": "tcp"},
+            {**slow, "port": 25, "protocol": "tcp"},
+            {"action": "allow", "direction": "out", "protocol": "udp"},
+        )
+        day = {"first": histories.MONDAY, "last": histories.MONDAY + 86400}
+        found = run(make_group(count=100), make_group(count=30, **day), make_group(port=22, count=5),
+                    make_group(protocol=17, count=7), make_group(port=80), content=content)  # fmt: skip
+        assert found.covered == 142
+        assert found.limited == {"rule 0": 130, "rule 1": 35}
+        assert run(make_group()).limited == {}
 
     def test_what_a_rule_stops_is_stopped(self):
         found = run(make_group(), content=file({"action": "block", "direction": "out", "protocol": "tcp", "port": 443}))

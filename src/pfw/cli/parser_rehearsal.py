@@ -40,11 +40,12 @@ def _suggest(add: Add, rules: Rules, json: Json) -> None:
         "Print a diff of the policy file with rules for the connections that were allowed and that no rule allows:\n"
         "one for each program and direction, with the ports that it used. It is to be read before it is taken. No\n"
         "rule of the file changes, and nothing is allowed that a rule stops. Standard error tells how many\n"
-        "connections each rule was needed for, and what is left out. Exit status 1 where no rule is missing.",
+        "connections each rule was needed for, and what is left out. Exit status 1 where no rule is missing, or\n"
+        "where a test of the file would not hold.",
         "  sudo pfw suggest\n"
         "  sudo pfw suggest --app firefox --since 1d\n"
         "  sudo pfw suggest --output new.json    and then: sudo pfw rehearse new.json\n"
-        "  sudo pfw suggest > rules.diff         and then: patch < rules.diff",
+        "  sudo pfw suggest > rules.diff         and then: patch FILE < rules.diff",
     )
     _past(parser, rules)
     parser.add_argument("--output", metavar="FILE", help="write the new policy there, instead of the diff; a new file")

@@ -6,10 +6,10 @@ Programs, rules and names of hosts are other people's words: all of them pass th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from pfw.cli.screen import utc_time
-from pfw.cli.table import Column, table
+from pfw.cli.table import Column, clip, columns, table
 from pfw.cli.times import moment_text
 from pfw.model.address import format_address
 from pfw.model.flow import Direction
@@ -35,8 +35,11 @@ _HEADS = (
     Column("service", 8),
     Column("connections", 0, True),
     Column("last", 19),
-    Column("was -> would be", 20),
+    Column("was -> would be", 0),
 )
+_BESIDE = 88
+"""What the columns take before the last one, cut to their least."""
+_INDENT = "    "
 _ARROWS = {Direction.IN: "<-", Direction.OUT: "->", Direction.FORWARD: "=>"}
 
 
@@ -49,7 +52,7 @@ def lines(found: Rehearsed, since: float, width: int | None) -> Iterator[str]:
             continue
         yield ""
         yield f"{outcome.value}:"
-        yield from table(_HEADS, [_cells(each) for each in sums[:ROWS_SHOWN]], width)
+        yield from _table([_cells(each) for each in sums[:ROWS_SHOWN]], width)
         if len(sums) > ROWS_SHOWN:
             left = sum(each.row.count for each in sums[ROWS_SHOWN:])
             yield f"… {counted(len(sums) - ROWS_SHOWN, 'more row')}, {counted(left, 'connection')} (--json has them)"
@@ -69,16 +72,44 @@ def sentence(found: Rehearsed, since: float) -> str:
     return f"Of {counted(found.connections, 'connection')} since {moment_text(since)}, {said}{more}."
 
 
+def _table(rows: list[list[str]], width: int | None) -> Iterator[str]:
+    """What decides is never cut for what stands before it: where there is no room beside that, it stands beneath."""
+    if width is None or _BESIDE + max(columns(row[-1]) for row in rows) <= width:
+        yield from table(_HEADS, rows, width)
+        return
+    head, *lines = table(_HEADS[:-2], [row[:-2] for row in rows], width)
+    yield head
+    for line, row in zip(lines, rows, strict=True):
+        yield line
+        yield from _beneath(row[-2], row[-1], width)
+
+
+def _beneath(last: str, decided: str, width: int) -> Iterator[str]:
+    """In two lines, if need be."""
+    text = f"{_INDENT}{decided}, last {last}"
+    if columns(text) <= width:
+        yield text
+        return
+    was, _, would_be = decided.partition(" -> ")
+    yield clip(f"{_INDENT}{was}, last {last}", width)
+    yield clip(f"{_INDENT}-> {would_be}", width)
+
+
 def remarks(found: Rehearsed) -> Iterator[str]:
     """What one has to know to believe it."""
-    for name, count in found.limited.items():
-        yield f'rule "{printable(name)}" has a limit, which is taken as never reached: {counted(count, "connection")}'
+    yield from limit_remarks(found.limited)
     for name in found.expired:
         yield f'rule "{printable(name)}" has expired, and is left out'
     if found.before:
         yield f"{counted(found.before, 'connection')} stopped by bans or as invalid, before a policy is asked"
     if found.left_out:
         yield f"{counted(found.left_out, 'connection')} with so many remote ends that not all are listed"
+
+
+def limit_remarks(limited: Mapping[str, int]) -> Iterator[str]:
+    """`limited` are connections by the rule that took them."""
+    for name, count in limited.items():
+        yield f'rule "{printable(name)}" has a limit, which is taken as never reached: {counted(count, "connection")}'
 
 
 def _cells(each: Sum) -> list[str]:
@@ -144,7 +175,7 @@ def _row_facts(row: Row) -> dict[str, object]:
     return {
         "outcome": row.outcome.name.lower(),
         "direction": row.direction,
-        "protocol": protocol_name(row.protocol),
+        "protocol": protocol_name(row.protocol).lower(),
         "port": row.port,
         "icmp_type": row.icmp_type,
         "program": None if row.program is None else printable(row.program),

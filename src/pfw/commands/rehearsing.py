@@ -12,12 +12,13 @@ from argparse import Namespace
 from collections.abc import Iterable, Iterator
 from itertools import chain, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from pfw.cli import ask, recall, rules
 from pfw.cli import rehearsal as screen
-from pfw.cli.ask import BAD_INPUT, OK, REFUSED, Loaded, tell
+from pfw.cli.ask import BAD_INPUT, OK, REFUSED, Loaded, tell, tell_faults
 from pfw.cli.parser_rehearsal import DEFAULT_SINCE
 from pfw.cli.screen import encode
 from pfw.commands.calling import NO
@@ -27,12 +28,15 @@ from pfw.drivers.programs import RefusedError
 from pfw.drivers.store import folder, write
 from pfw.enforce.plan import ANSWERED_NAME, BAN_NAME, INVALID_NAME, REFUSED_NAME
 from pfw.model.history import Entry, Group, Query
-from pfw.model.policy import Policy
+from pfw.model.policy import Fault, Policy, PolicyError
 from pfw.policy.rehearsal import Rehearsal, World
 from pfw.policy.rehearsal import rehearse as hold_against
 from pfw.policy.rehearsed import Rehearsed
 from pfw.record.history_read import HistoryError, Reader, open_history
 from pfw.record.history_schema import FILE
+
+if TYPE_CHECKING:
+    from pfw.policy.suggest import Suggested
 
 _BEFORE = frozenset((BAN_NAME, INVALID_NAME))
 _ANSWERED = frozenset((ANSWERED_NAME, REFUSED_NAME))
@@ -92,9 +96,9 @@ def suggest(options: Namespace) -> int:
     found = ask.loaded(options.file or options.rules)
     if isinstance(found, int):
         return found
-    why_not = None if options.output is None else _cannot_be_new(Path(options.output))
+    why_not = None if options.output is None else _cannot_be_new(options.output)
     if why_not is not None:
-        tell(f"{options.output}: {why_not}")
+        tell(why_not)
         return BAD_INPUT
     try:
         query = replace(_query(options), blocked=False)
@@ -109,25 +113,17 @@ def suggest(options: Namespace) -> int:
 
 def _suggest(found: Loaded, query: Query, options: Namespace) -> int:
     from pfw.cli import suggestion as screen
-    from pfw.policy.convert import to_full
-    from pfw.policy.suggest import suggest as look_for_rules
 
-    before = found.content.decode()
-    content = before
+    before = content = found.content.decode()
+    file = str(found.path)
     if found.policy.simple:
-        content = to_full(content, str(found.path), rules.services)
-        tell(f"{found.path} is of the lists form; it becomes rules that mean the same")
-    with open_history(folder() / FILE) as history:
-        since = _since(history, query)
-        outcome = look_for_rules(
-            content,
-            str(found.path),
-            _Again(history, query),
-            _world(found.policy),
-            rules.services,
-            _Lists(),
-        )
-    shown = list(screen.diff_lines(before, outcome.text, str(found.path))) if outcome.lines else []
+        from pfw.policy.convert import to_full
+
+        content = to_full(content, file, rules.services)
+        tell(f"{file} is of the lists form; it becomes rules that mean the same")
+    outcome, since = _suggested(found, content, query)
+    failing = _failing(outcome.text, options.output or file) if found.policy.tests else []
+    shown = list(screen.diff_lines(before, outcome.text, file)) if outcome.lines else []
     if options.output is not None and outcome.lines:
         try:
             write(Path(options.output), outcome.text.encode(), _MODE)
@@ -135,21 +131,50 @@ def _suggest(found: Loaded, query: Query, options: Namespace) -> int:
             tell(f"{options.output}: {error.strerror or error}")
             return REFUSED
     if options.json:
-        print(encode(screen.facts(outcome, shown, str(found.path), since, options.output)))
+        print(encode(screen.facts(outcome, failing, shown, file, since, options.output)))
     else:
         if options.output is None and shown:
             print("\n".join(shown))
             sys.stdout.flush()
         for line in screen.remarks(outcome):
             print(line, file=sys.stderr)
-    return OK if outcome.lines else NO
+        tell_faults(failing)
+        if failing:
+            tell("with these rules the tests of the file do not all hold: pfw up refuses it like this")
+    return OK if outcome.lines and not failing else NO
 
 
-def _cannot_be_new(path: Path) -> str | None:
-    """Nothing is written over: what is there may be in force."""
-    if os.path.lexists(path):
-        return "is there already; name another file"
-    return None if path.absolute().parent.is_dir() else "the folder is not there"
+def _suggested(found: Loaded, content: str, query: Query) -> tuple[Suggested, float]:
+    """What is suggested, and since when the past was looked at. Raises HistoryError."""
+    from pfw.policy.suggest import suggest as look_for_rules
+
+    with open_history(folder() / FILE) as history:
+        groups, file = _Again(history, query), str(found.path)
+        try:
+            outcome = look_for_rules(content, file, groups, _world(found.policy), rules.services, _Lists())
+        except PolicyError as error:
+            # The file has been read before: it is the connections of which no rule can be made.
+            raise HistoryError(
+                f"{history.path} is damaged: no rule can be made of it: {error.faults[0].what}"
+            ) from None
+        return outcome, _since(history, query)
+
+
+def _failing(text: str, path: str) -> list[Fault]:
+    """The tests of the new file that do not hold."""
+    from pfw.daemon import testing
+
+    content = text.encode()
+    return testing.failing(rules.parse(content, Path(path)), content, path, folder() / "lists")
+
+
+def _cannot_be_new(name: str) -> str | None:
+    """Why a file cannot be written. Nothing is written over: what is there may be in force."""
+    if not name:
+        return "--output '' is an empty name; name a new file"
+    if os.path.lexists(name):
+        return f"{name}: is there already; name another file"
+    return None if Path(name).absolute().parent.is_dir() else f"{name}: the folder is not there"
 
 
 class _Again:

@@ -47,11 +47,14 @@ class Apart:
         """The phases of the week that there are between two times; none where they are too many."""
         if not self._minutes:
             return (0,)
-        begin = minute_of_week(Moment(first, self._utc_offset_s(first)))
+        # Where the clock is changed in between, all that it can have shown.
+        offsets = self._utc_offset_s(first), self._utc_offset_s(max(first, last))
+        begin = minute_of_week(Moment(first, min(offsets)))
         found: tuple[int, ...] = (bisect_right(self._minutes, begin),)
-        if last <= first:
+        minutes = int((last + max(offsets)) // 60) - int((first + min(offsets)) // 60)
+        if minutes <= 0:
             return found
-        length = min(int((last - first) // 60) + 1, MINUTES_A_WEEK)
+        length = min(minutes, MINUTES_A_WEEK)
         found += tuple(
             place + 1
             for place, minute in enumerate(self._minutes)

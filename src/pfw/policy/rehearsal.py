@@ -139,7 +139,7 @@ class Rehearsal:
         known = self._of(entry.subject)
         if known.wanting is None or (entry.remote, entry.name) not in known.wanting:
             return
-        last = entry.start + entry.period_s
+        last = entry.start + max(0, entry.period_s - 1)
         self._note(self._decide(known, entry.remote, entry.from_port, entry.start, last), entry, entry.start, last)
 
     def verdicts(self, group: Group) -> tuple[Verdict, ...]:

@@ -7,6 +7,7 @@ What is promised of the file that comes out, beside the one that went in:
    a condition in common with it and stop something.
 3. Every connection that was allowed then, and that is not told to be left out, is allowed by a rule, whatever the
    defaults: they may be turned to `block`. `unmet` counts what is not, and is 0; it is found out by asking the policy.
+   `limit` is taken as never reached, since nobody counts: `limited` has the connections that such a rule allows.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw.model.flow import Direction
-from pfw.model.history import Group
+from pfw.model.history import Group, Subject
 from pfw.model.packet import PORT_PROTOCOLS, TCP
 from pfw.model.policy import Policy
 from pfw.model.program import Certainty
@@ -65,13 +66,14 @@ class Line(Struct, frozen=True):
 
 
 class Suggested(Struct, frozen=True, kw_only=True):
-    """The text of the file with the rules in it. `covered` are connections that rules allow already, `left_out` those
-    that are not allowed, by the reason."""
+    """The text of the file with the rules in it. `covered` are connections that rules allow already, `limited` those of
+    them that a rule with a limit allows, by its name, and `left_out` those that are not allowed, by the reason."""
 
     text: str
     lines: tuple[Line, ...]
     accepted: int
     covered: int
+    limited: dict[str, int]
     left_out: dict[str, int]
     unmet: int
 
@@ -98,6 +100,7 @@ def suggest(
         lines=tuple(lines),
         accepted=search.accepted,
         covered=search.covered,
+        limited=dict(sorted(search.limited.items())),
         left_out=dict(sorted(search.left_out.items(), key=lambda pair: -pair[1])),
         unmet=search.unmet(complete(load(text, file, services)), groups()) if lines else 0,
     )
@@ -108,6 +111,7 @@ class _Search:
 
     def __init__(self, policy: Policy, world: World) -> None:
         self.accepted = self.covered = 0
+        self.limited: dict[str, int] = {}
         self.left_out: dict[str, int] = {}
         self._policy = policy
         self._world = world
@@ -115,6 +119,8 @@ class _Search:
         self._opened = Rehearsal(_with_defaults(policy, Action.ALLOW), world)
         self._before: dict[int, Rehearsal] = {}
         self._needs: dict[Key, Need] = {}
+        # By protocol and port, where known programs that go out are covered.
+        self._used: set[tuple[int, int | None]] = set()
         self._dropped: set[Key] = set()
         self._writable: dict[str, bool] = {}
 
@@ -125,6 +131,7 @@ class _Search:
         self.accepted += group.count
         if found == COVERED:
             self.covered += group.count
+            self._note_covered(group)
         elif isinstance(found, str):
             self._leave_out(found, group.count)
         elif found not in self._needs and len(self._needs) >= NEEDS_MAX:
@@ -175,16 +182,24 @@ class _Search:
             return NO_PORT
         return self._key(group, verdicts)
 
+    def _note_covered(self, group: Group) -> None:
+        subject = group.subject
+        if subject.direction is Direction.OUT and _program(subject) is not None:
+            self._used.add((subject.protocol, subject.port))
+        places = {verdict.index for verdict in self._opened.verdicts(group) if verdict.index is not None}
+        for rule in (self._policy.rules[place] for place in places):
+            if rule.limit is not None:
+                self.limited[rule.name] = self.limited.get(rule.name, 0) + group.count
+
     def _key(self, group: Group, verdicts: tuple[Verdict, ...]) -> Key | str:
         subject = group.subject
         program = None
         if subject.direction is not Direction.FORWARD:
             if subject.direction is Direction.OUT and subject.certainty is Certainty.GUESS:
                 return GUESSED
-            if is_sure(subject) and subject.program is not None and subject.program.startswith("/"):
-                program = subject.program
-                if not self._is_writable(program):
-                    return NO_PATH
+            program = _program(subject)
+            if program is not None and not self._is_writable(program):
+                return NO_PATH
         place = min(
             (each.index for each in verdicts if each.action is Action.ASK and each.index is not None), default=None
         )
@@ -214,7 +229,7 @@ class _Search:
     def _drop_ports_of_others(self) -> None:
         """A rule without a program lets every program out. Where the port is one that known programs use, it was most
         likely one of them."""
-        known = {(key[2], port) for key, need in self._needs.items() if _names(key) for port in need.ports}
+        known = {(key[2], port) for key, need in self._needs.items() if _names(key) for port in need.ports} | self._used
         for key, need in list(self._needs.items()):
             if key[0] is None and key[1] is Direction.OUT and (key[2], key[4]) in known:
                 del self._needs[key]
@@ -234,6 +249,12 @@ class _Search:
 
 def _with_defaults(policy: Policy, action: Action) -> Policy:
     return replace(policy, defaults=dict.fromkeys(policy.defaults, action))
+
+
+def _program(subject: Subject) -> str | None:
+    """The path of the program, where it is known and has one."""
+    path = subject.program
+    return path if path is not None and path.startswith("/") and is_sure(subject) else None
 
 
 def _names(key: Key) -> bool:
