@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pfw.agent.agent import (
     ALERTS_A_MINUTE,
     ALERTS_SHOWN_MAX,
+    PROGRAM_SHOWN_MAX,
     PROMPTS_MAX,
     SHOWN_MAX,
     Agent,
@@ -19,9 +23,10 @@ from pfw.agent.agent import (
 )
 from pfw.api.interface import AlertsResult, PromptsResult
 
-from .conftest import ALL, prompt
+from .conftest import ALL, PROGRAM, prompt
 
 ABLE = frozenset(ALL)
+GIT = replace(PROGRAM, path="/usr/bin/git")
 
 
 class Screen:
@@ -88,6 +93,56 @@ class TestPrompts:
         screen.news(gone=(3, 5))
         assert screen.numbers == [1, 2, 4, *range(6, 23)]
         assert screen.shown[MORE].summary == "8 more wait: pfw ask"
+
+    def test_a_program_does_not_crowd_out_another(self, screen):
+        screen.news(*map(prompt, range(1, 21)))
+        screen.news(prompt(21, program=GIT))
+        assert screen.numbers == [1, 2, 3, 4, 5, 21]
+        assert screen.shown[MORE].summary == "15 more wait: pfw ask"
+        screen.news(prompt(22), gone=(1, 3))
+        assert screen.numbers == [2, *range(4, 23)], "there is room for all"
+        assert MORE not in screen.shown
+        screen.news(*map(prompt, range(23, 33)), gone=(4,))
+        assert screen.numbers == [2, 5, 6, 7, 8, 21]
+        screen.close(key(21))
+        assert screen.numbers == [2, *range(5, 21), 22, 23, 24], "nobody else waits"
+
+    def test_what_has_no_path_counts_as_one_program(self, screen):
+        """Such a program can call itself what it likes."""
+        named = [replace(PROGRAM, path=None, shown=f"({number})") for number in range(30)]
+        screen.news(*(prompt(number, program=own) for number, own in enumerate([*named, None, None], 1)))
+        screen.news(prompt(50, program=GIT))
+        assert screen.numbers == [1, 2, 3, 4, 5, 50]
+
+    def test_places_are_given_in_turn(self, screen):
+        programs = [replace(PROGRAM, path=f"/opt/{number}") for number in range(8)]
+        screen.news(*(prompt(10 * at + number, program=own) for at, own in enumerate(programs) for number in range(6)))
+        # Two of each, and a third of the four that came first.
+        firsts = [10 * at + number for at in range(8) for number in (0, 1)]
+        assert screen.numbers == sorted([*firsts, 2, 12, 22, 32])
+        assert screen.shown[MORE].summary == "28 more wait: pfw ask"
+
+    def test_the_late_ones_of_a_program_give_room_too(self, screen):
+        screen.news(*map(prompt, range(1, 21)))
+        screen.news(*(prompt(number, state="unanswered") for number in range(1, 16)))
+        screen.news(*map(prompt, range(21, 37)), prompt(50, program=GIT))
+        assert screen.numbers == [16, 17, 18, 19, 20, 50]
+
+    @given(st.lists(st.integers(0, 5) | st.integers(0, 30), min_size=SHOWN_MAX - 2, max_size=60))
+    def test_no_program_is_left_out_for_another(self, asking):
+        screen = Screen()
+        screen.news(*(prompt(at, program=replace(PROGRAM, path=f"/opt/{number}")) for at, number in enumerate(asking)))
+        shown = Counter(asking[number] for number in screen.numbers)
+        assert screen.numbers == list(range(len(asking))) or len(asking) > SHOWN_MAX
+        assert len(shown) == min(len(set(asking)), SHOWN_MAX)
+        if len(asking) > SHOWN_MAX and len(set(asking)) > 1:
+            assert max(shown.values()) <= PROGRAM_SHOWN_MAX
+        for number, places in shown.items():
+            own = [at for at, each in enumerate(asking) if each == number]
+            assert [at for at in screen.numbers if at in own] == own[:places], "the oldest first"
+            assert all(places <= other + 1 or other == asking.count(each) for each, other in shown.items())
+        more = screen.shown.get(MORE)
+        assert (0 if more is None else int(more.summary.split()[0])) == len(asking) - len(screen.numbers)
 
     def test_what_is_closed_makes_room_and_does_not_come_back(self, screen):
         screen.news(*map(prompt, range(1, 23)))

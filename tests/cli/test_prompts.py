@@ -7,6 +7,7 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pfw.api.interface import Program, Prompt, PromptsResult
 from pfw.cli import prompts
@@ -37,7 +38,8 @@ def result(*found: Prompt, gone: tuple[int, ...] = ()) -> PromptsResult:
 class TestWhatIsShown:
     def test_a_script_and_its_command(self):
         assert prompts.prompt_lines(prompt(), None) == [
-            "#1  /usr/bin/python3 /x.py wants to reach 192.0.2.1 on tcp port 443",
+            "#1  /usr/bin/python3 /x.py wants to reach",
+            "  192.0.2.1 on tcp port 443",
             "  process 7, as - (5)",
             r"  command: python3 'it'\''s' ''",
             '  asked by rule "r"',
@@ -46,21 +48,66 @@ class TestWhatIsShown:
     @pytest.mark.parametrize(
         ("more", "first"),
         [
-            ({"program": None}, "#1  an unknown program wants to reach 192.0.2.1 on tcp port 443"),
+            ({"program": None}, ["#1  an unknown program wants to reach", "  192.0.2.1 on tcp port 443"]),
             (
                 {"direction": "in", "port": 22, "service": "ssh"},
-                "#1  192.0.2.1 wants to reach /usr/bin/python3 /x.py on tcp port 22 (ssh)",
+                ["#1  /usr/bin/python3 /x.py is called from", "  192.0.2.1 on tcp port 22 (ssh)"],
             ),
-            ({"port": None, "protocol": "icmp"}, "#1  /usr/bin/python3 /x.py wants to reach 192.0.2.1 on icmp"),
-            ({"host": "a\x1bb"}, r"#1  /usr/bin/python3 /x.py wants to reach a\x1bb (192.0.2.1) on tcp port 443"),
+            ({"port": None, "protocol": "icmp"}, ["#1  /usr/bin/python3 /x.py wants to reach", "  192.0.2.1 on icmp"]),
+            (
+                {"host": "a\x1bb"},
+                ["#1  /usr/bin/python3 /x.py wants to reach", "  192.0.2.1 on tcp port 443", r"  known as a\x1bb"],
+            ),
             (
                 {"program": Program(pid=1, shown="[deleted]", command=(), user="u", uid=1, parents=())},
-                "#1  ([deleted]) wants to reach 192.0.2.1 on tcp port 443",
+                ["#1  ([deleted]) wants to reach", "  192.0.2.1 on tcp port 443"],
             ),
         ],
     )
     def test_who_and_where(self, more, first):
-        assert prompts.prompt_lines(prompt(**more), None)[0] == first
+        assert prompts.prompt_lines(prompt(**more), None)[: len(first)] == first
+
+    @pytest.mark.parametrize("width", [20, 39, 40, 60, 79, 80])
+    @pytest.mark.parametrize("remote", ["203.0.113.200", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"])
+    @pytest.mark.parametrize("direction", ["in", "out"])
+    @pytest.mark.parametrize("letter", ["x", "例", "e\u0301"])
+    def test_address_and_port_whatever_the_names(self, letter, direction, remote, width):
+        """The program chooses its path, and can plant the host's name."""
+        own = replace(PROGRAM, path=f"/home/u/{letter * 240}/fox", script=None)
+        host = f"deb.debian.org.{letter * 200}.evil.test"
+        lines = prompts.prompt_lines(
+            prompt(program=own, host=host, remote=remote, port=65535, service="s", direction=direction), width
+        )
+        assert max(map(columns, lines)) <= width
+        assert "".join("".join(lines[1:5]).split()).startswith(f"{remote}ontcpport65535(s)")
+        if width >= 39:
+            assert lines[1].split()[0] == remote
+            assert lines[0].startswith("#1  /home/u/")
+            assert lines[0].endswith("/fox is called from" if direction == "in" else "/fox wants to reach")
+            (known,) = [line for line in lines if line.startswith("  known as deb.debian.")]
+            assert known.endswith(".evil.test")
+
+    @pytest.mark.parametrize(
+        ("path", "width", "first"),
+        [
+            ("/x", 10, "#1  /x wa…"),
+            ("/usr/bin/curl", 10, "#1  /usr……"),
+            ("/usr/bin/curl", 31, "#1  /usr/b…/curl wants to reach"),
+            ("/usr/bin/curl", 32, "#1  /usr/bin/curl wants to reach"),
+            ("例例例例例例例", 31, "#1  例例例…例例 wants to reach"),
+        ],
+    )
+    def test_a_name_where_there_is_little_room(self, path, width, first):
+        own = replace(PROGRAM, path=path, script=None)
+        assert prompts.prompt_lines(prompt(program=own), width)[0] == first
+
+    @pytest.mark.parametrize("remote", ["203.0.113.200", "2001:db8:aaaa:bbbb:cccc:dddd:eeee:ffff"])
+    def test_address_and_port_in_the_list(self, remote):
+        own = replace(PROGRAM, path=f"/home/u/{'x' * 240}")
+        one = prompt(54321, program=own, host="h" * 250, remote=remote, port=65535)
+        (line,) = prompts.list_lines([one], NOW, 80)[1:]
+        assert f" {remote} " in line
+        assert " tcp/65535 " in line
 
     @pytest.mark.parametrize(
         ("certainty", "words"),

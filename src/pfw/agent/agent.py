@@ -8,7 +8,9 @@ Rule: nothing but a press of a button answers. A notification that is closed lea
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from enum import StrEnum
+from itertools import zip_longest
 
 from msgspec import Struct
 
@@ -18,6 +20,10 @@ from pfw.api.interface import AlertsResult, AnswerParameters, Prompt, PromptsRes
 
 SHOWN_MAX = 20
 """Prompts that are shown at once; the others are one notification together."""
+
+PROGRAM_SHOWN_MAX = 5
+"""So many of these are of one program, where not all that wait can be shown: whoever asks about a hundred addresses
+neither takes all places nor buries another's question."""
 
 PROMPTS_MAX = 2000
 """As many as the daemon keeps, waiting and unanswered (`engine/prompts.py`). Further ones are not looked at."""
@@ -171,11 +177,14 @@ class Agent:
         here = {
             Key(Kind.PROMPT, one.id, self._daemon): one for one in self._prompts.values() if one.id not in self._away
         }
-        waiting = [key for key, prompt in here.items() if prompt.state == "waiting"]
-        late = [key for key, one in here.items() if one.state != "waiting" and self._stays(key, one)]
-        wanted = {key: wording.of_prompt(here[key], able) for key in (*waiting, *reversed(late))[:SHOWN_MAX]}
-        more = len(waiting) - SHOWN_MAX
-        if more <= 0:
+        waiting = {key: prompt for key, prompt in here.items() if prompt.state == "waiting"}
+        placed = _placed(waiting)
+        more = len(waiting) - len(placed)
+        if not more:
+            late = [key for key, one in here.items() if one.state != "waiting" and self._stays(key, one)]
+            placed = [*placed, *reversed(late)][:SHOWN_MAX]
+        wanted = {key: wording.of_prompt(here[key], able) for key in placed}
+        if not more:
             self._more_away = False
         elif not self._more_away:
             wanted[_MORE] = wording.of_more(more, able)
@@ -184,3 +193,16 @@ class Agent:
     def _stays(self, key: Key, prompt: Prompt) -> bool:
         """Whether one that nobody answered in time goes on being shown. It was shown, and can be answered still."""
         return key in self._shown and bool(wording.buttons(prompt))
+
+
+def _placed(waiting: Mapping[Key, Prompt]) -> list[Key]:
+    """Which of those that wait are shown: all, or by turns one of each program, its oldest first. A program without a
+    path can call itself what it likes: all of these are one."""
+    if len(waiting) <= SHOWN_MAX:
+        return list(waiting)
+    of_program: dict[str | None, list[Key]] = {}
+    for key, prompt in waiting.items():
+        of_program.setdefault(prompt.program.path if prompt.program is not None else None, []).append(key)
+    most = PROGRAM_SHOWN_MAX if len(of_program) > 1 else SHOWN_MAX
+    turns = zip_longest(*(keys[:most] for keys in of_program.values()))
+    return [key for turn in turns for key in turn if key is not None][:SHOWN_MAX]

@@ -1,7 +1,8 @@
 """What people see of prompts, and what their keys and words mean. Pure.
 
 The program that is asked about chooses much of what is shown: all of it passes through `printable`, here or in
-`programs.py`, and every line is cut to the terminal, so that none of it can push a line of ours off the screen.
+`programs.py`, and every line is cut to the terminal, so that none of it can push a line of ours off the screen. Address
+and port, which an answer is about, stand apart from all that it chooses, and are not cut.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from msgspec import Struct
 from pfw.api.interface import Action, AnswerParameters, Lasting, Prompt, PromptsResult, Scope
 from pfw.cli.parser_change import duration_s
 from pfw.cli.programs import command_text, endpoint, origin, program_name
-from pfw.cli.table import Column, clip, table
+from pfw.cli.table import Column, clip, columns, table
 from pfw.model.prompt import SECONDS_MAX
 from pfw.model.text import counted, printable
 
@@ -25,6 +26,8 @@ _ACTIONS: dict[str, Action] = {"allow": "allow", "block": "block"}
 _SCOPES: tuple[Scope, ...] = get_args(Scope)
 _LASTINGS: dict[str, Lasting] = {"once": "once", "program": "program", "always": "always"}
 _ID_DIGITS_MAX = 18
+_NAME_LEAST = 8
+"""To so little a name is cut; where there is no room even for that, what stands behind it is cut."""
 
 
 class Choice(Struct, frozen=True):
@@ -61,6 +64,7 @@ Keys that were typed before a prompt was there to be read do not count."""
 
 _LASTING_TEXTS = {"once": "this once", "program": "until it ends", "always": "always"}
 _SCOPE_TEXTS = {"exact": "exactly this", "address": "this address", "port": "this port", "anywhere": "anywhere"}
+_INDENT = "  "
 _DOUBTS = {
     "proc": "several processes hold this connection, all of the same program",
     "guess": "it is not certain that it is this program: it can only be allowed once",
@@ -136,8 +140,10 @@ def lasting(seconds: float, scope: Scope) -> Choice:
 
 def prompt_lines(prompt: Prompt, width: int | None) -> list[str]:
     """A prompt in full: who wants to talk to whom, where it comes from, and why it is asked."""
-    lines = [f"#{prompt.id}  {_wish(prompt)}"]
     own = prompt.program
+    verb = " is called from" if prompt.direction == "in" else " wants to reach"
+    lines = [_cut(f"#{prompt.id}  ", _who(prompt), verb, width), *_where(prompt, width)]
+    lines += [_cut("  known as ", printable(prompt.host), "", width)] if prompt.host else []
     if own is not None:
         lines.append(f"  {origin(own)}")
         lines += [f"  command: {command_text(own)}"] if own.command else []
@@ -148,8 +154,34 @@ def prompt_lines(prompt: Prompt, width: int | None) -> list[str]:
     return [clip(line, width) for line in lines]
 
 
+def _who(prompt: Prompt) -> str:
+    return "an unknown program" if prompt.program is None else program_name(prompt.program)
+
+
+def _cut(before: str, name: str, after: str, width: int | None) -> str:
+    """A line with a name, the middle left out of a long one: of a path and of a host's name the end tells more."""
+    room = None if width is None else max(_NAME_LEAST, width - columns(before) - columns(after))
+    if room is None or clip(name, room) == name:
+        return before + name + after
+    end = clip(name[::-1], (room + 1) // 2)[:-1][::-1]
+    return f"{before}{clip(name, room - columns(end))}{end}{after}"
+
+
+def _where(prompt: Prompt, width: int | None) -> list[str]:
+    """Address, protocol and port. What does not fit goes on in the next line; an IPv6 address may need a whole one."""
+    address = printable(prompt.remote)
+    text = f"{address} on {_service(prompt)}"
+    if width is None or columns(text) + len(_INDENT) <= width:
+        return [_INDENT + text]
+    from textwrap import wrap
+
+    first = _INDENT if columns(address) + len(_INDENT) <= width else ""
+    return wrap(text, width, initial_indent=first, subsequent_indent=_INDENT)
+
+
 def _wish(prompt: Prompt) -> str:
-    who = "an unknown program" if prompt.program is None else program_name(prompt.program)
+    """All of it on one line, which has no end."""
+    who = _who(prompt)
     if prompt.direction == "in":
         return f"{_remote(prompt)} wants to reach {who} on {_service(prompt)}"
     return f"{who} wants to reach {_remote(prompt)} on {_service(prompt)}"
@@ -212,8 +244,9 @@ def problem(text: str, width: int | None) -> str:
 
 
 _HEADS = [
-    Column("id", right=True), Column("left", right=True), Column("program", 12), Column("dir"), Column("remote", 15),
-    Column("port"), Column("host", 8), Column("user", 4), Column("rule", 6), Column("sure"), Column("pid", right=True),
+    Column("id", right=True), Column("left", right=True), Column("dir"), Column("remote"), Column("port"),
+    Column("program", 12), Column("host", 8), Column("user", 4), Column("rule", 6), Column("sure"),
+    Column("pid", right=True),
 ]  # fmt: skip
 
 
@@ -231,10 +264,10 @@ def _row(prompt: Prompt, now: float) -> list[str]:
     return [
         str(prompt.id),
         left,
-        "unknown" if own is None else program_name(own),
         printable(prompt.direction),
         printable(prompt.remote),
         printable(prompt.protocol) + (f"/{prompt.port}" if prompt.port is not None else ""),
+        "unknown" if own is None else program_name(own),
         printable(prompt.host or "-"),
         "-" if own is None else printable(own.user),
         printable(prompt.rule),

@@ -13,6 +13,7 @@ from pfw.api import interface as told
 from pfw.api.definition import Nothing
 from pfw.api.peer import Peer
 from pfw.api.server import Handler, Info, Server, StreamHandler
+from pfw.api.service import SERVICE, InvalidParameter
 from pfw.api.subscription import Subscription
 from pfw.daemon import views
 from pfw.daemon.attribution import Found
@@ -183,6 +184,9 @@ class Api:
             if program is None:
                 raise told.failure(told.NoSuchProgram())
             return told.Program.of(program), Found.of_process(program)
+        if asked.path is not None and "\0" in asked.path:
+            # No file can have such a path: the system raises ValueError for it.
+            raise SERVICE.failure(InvalidParameter(parameter="path"))
         path = os.path.realpath(asked.path or "")
         if not os.path.isfile(path):
             raise told.failure(told.NoSuchProgram())
