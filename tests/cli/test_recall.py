@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from msgspec.structs import replace
 
@@ -13,6 +15,18 @@ from pfw.model.history import Noticed, Query
 from pfw.model.observation import Kind
 
 NOW = 1795399500.25
+"""2026-11-23 02:05:00.25 UTC."""
+MIDNIGHT = 1795392000.0
+HOUR_S, DAY_S = 3600, 86400
+
+
+@pytest.fixture(autouse=True)
+def utc(monkeypatch):
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
 
 
 def query(*words: str) -> Query:
@@ -49,11 +63,51 @@ def test_words(words, expected):
 
 
 @pytest.mark.parametrize(
+    ("since", "until", "began", "ended"),
+    [
+        ("1:00", "3:00", MIDNIGHT + HOUR_S, MIDNIGHT + 3 * HOUR_S),
+        ("2:05", "2:06:30", MIDNIGHT + 7500, MIDNIGHT + 7590),
+        ("1:00Z", "3:00Z", MIDNIGHT + HOUR_S, MIDNIGHT + 3 * HOUR_S),
+        ("23:00", "1:00", MIDNIGHT - HOUR_S, MIDNIGHT + HOUR_S),
+        ("23:00", "22:00", MIDNIGHT - HOUR_S, MIDNIGHT + 22 * HOUR_S),
+        ("2h", "3:00", NOW - 2 * HOUR_S, MIDNIGHT + 3 * HOUR_S),
+        ("7d", "1:00", NOW - 7 * DAY_S, MIDNIGHT + HOUR_S),
+        ("yesterday", "1:00", MIDNIGHT - DAY_S, MIDNIGHT + HOUR_S),
+    ],
+)
+def test_a_time_of_day_ends_what_began_before_it(since, until, began, ended):
+    """The last one that has been, or where that is before --since the first one behind it."""
+    assert query("--since", since, "--until", until) == Query(since=began, until=ended)
+
+
+@pytest.mark.parametrize(
+    ("words", "since", "until"),
+    [
+        ((), NOW - DAY_S, None),
+        (("--since", "2h"), NOW - 2 * HOUR_S, None),
+        (("--until", "yesterday"), MIDNIGHT - 2 * DAY_S, MIDNIGHT - DAY_S),
+        (("--until", "1:00"), MIDNIGHT - 23 * HOUR_S, MIDNIGHT + HOUR_S),
+        (("--until", "2027-01-01"), NOW - DAY_S, 1798761600.0),
+        (("--until", "ever"), -DAY_S, 0.0),
+        (("--since", "yesterday", "--until", "today"), MIDNIGHT - DAY_S, MIDNIGHT),
+    ],
+)
+def test_sums_are_of_a_day_where_nobody_says_since_when(words, since, until):
+    options = build_parser().parse_args(["stats", *words])
+    assert read_query(options, NOW, without_since_s=DAY_S) == Query(since=since, until=until)
+
+
+@pytest.mark.parametrize(
     ("words", "says"),
     [
         (("--since", "soon"), "--since 'soon' is not a time, as in"),
         (("--until", "2026-02-30"), "--until '2026-02-30' is not a time that there is"),
-        (("--since", "1h", "--until", "2h"), "--since '1h' is not before --until '2h'"),
+        (
+            ("--since", "1h", "--until", "2h"),
+            "--since '1h' (2026-11-23 01:05:00) is not before --until '2h' (2026-11-23 00:05:00)",
+        ),
+        (("--since", "1:00", "--until", "1:00"), "--since '1:00' (2026-11-23 01:00:00) is not before --until '1:00'"),
+        (("--since", "today", "--until", "2026-11-22 14:00"), "is not before --until '2026-11-22 14:00'"),
         (("--remote", "192.0.2.256"), "--remote '192.0.2.256' is not an address"),
         (("--remote", "192.0.2.0/33"), "has a prefix length that is not 0-32"),
         (("--remote", "2001:db8::zz"), "is not an address"),

@@ -6,8 +6,10 @@ import csv
 import json
 import os
 import re
+import sqlite3
 import subprocess
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -99,6 +101,9 @@ class TestLog:
             (("--blocked",), ["BLOCKED"]),
             (("--allowed", "-n", "2"), ["two", "guests"]),
             (("--rule", "one"), ["one"]),
+            (("--rule", "default in"), ["BLOCKED"]),
+            (("--rule", "(default)"), ["BLOCKED"]),
+            (("--rule", "default out"), []),
             (("--alerts",), ["ALERT"]),
             (("--alerts", "--since", "20m"), []),
             (("-n", "2"), ["BLOCKED", "guests"]),
@@ -116,7 +121,7 @@ class TestLog:
         ("words", "says"),
         [
             (("--since", "soon"), "--since 'soon' is not a time, as in 30s"),
-            (("--since", "1h", "--until", "2h"), "is not before --until"),
+            (("--since", "1h", "--until", "2h"), "is not before --until '2h' ("),
             (("--remote", "\x1b[2J"), "is not an address; it takes"),
             (("--protocol", "tpc"), "is not a protocol"),
             (("--alerts", "--port", "22"), "--alerts: an alert has no port"),
@@ -299,6 +304,34 @@ class TestFollow:
         filled.write([entry(0, subject(rule="new"))])
         assert 'rule "new"' in process.stdout.readline()
 
+    def test_the_clock_was_set_back(self, following, past):
+        past.write([entry(-600, subject(rule="ahead"))], alerts=[alert(-600, evidence="ahead")])
+        process = following("--json", "--since", "10m")
+        assert json.loads(process.stdout.readline())["rule"] == "ahead"
+        assert json.loads(process.stdout.readline())["evidence"] == "ahead"
+        past.write([entry(7200, subject(rule="back"))], alerts=[alert(7100, evidence="back")])
+        past.write([entry(-900, subject(rule="last"))], alerts=[alert(-1000, evidence="last")])
+        told: list[tuple[str, str]] = []
+        while not {("connection", "last"), ("alert", "last")} <= set(told):
+            facts = json.loads(process.stdout.readline())
+            told.append((facts["event"], facts.get("rule") or facts["evidence"]))
+        assert sorted(told) == [("alert", "back"), ("alert", "last"), ("connection", "back"), ("connection", "last")]
+
+    def test_where_all_was_folded(self, following, past):
+        past.write([entry(90_000, subject(rule="old"))])
+        with closing(sqlite3.connect(past.path)) as file:
+            sums = "count, sent_bytes, sent_packets, received_bytes, received_packets"
+            file.execute(
+                f"INSERT INTO folded(period_s, start, subject, remote, name, first, last, {sums})"
+                f" SELECT 3600, id / 3600000000 * 3600, subject, remote, name, 0, 0, {sums} FROM connection"
+            )
+            file.execute("DELETE FROM connection")
+            file.commit()
+        process = following("--json")
+        assert json.loads(process.stdout.readline())["period_s"] == 3600
+        past.write([entry(0, subject(rule="new"))])
+        assert json.loads(process.stdout.readline())["rule"] == "new"
+
     def test_another_file_in_its_place(self, following, filled):
         process = following("-n", "1")
         process.stdout.readline()
@@ -366,7 +399,14 @@ class TestStats:
         assert [row["program"] for row in rows] == ["/opt/x/bin/app"]
         assert pfw("stats", "--since", "soon").returncode == 2
         assert pfw("stats", "--by", "colour").returncode == 2
+        rows = json.loads(pfw("stats", "--by", "rule", "--json", "--rule", "(default)").stdout)
+        assert [(row["rule"], row["connections"]) for row in rows] == [(None, 3)]
         assert pfw("stats", "--app", "none").stdout.endswith("no connection that is like this\n")
+
+    def test_a_day_before_its_end(self, pfw, filled):
+        assert json.loads(pfw("stats", "--json", "--until", "2h").stdout)["connections"] == 1
+        assert json.loads(pfw("stats", "--json", "--until", "1d").stdout)["connections"] == 1
+        assert json.loads(pfw("stats", "--json", "--until", "26h").stdout)["connections"] == 0
 
     @pytest.mark.parametrize(
         ("more", "drawn"),

@@ -18,6 +18,7 @@ from pfw.model.history import By, Entry, Finish, FirstSeen, Group, New, Noticed,
 from pfw.model.observation import Kind
 from pfw.model.program import Certainty
 from pfw.model.verdict import Action
+from pfw.record import history_read, history_sums
 from pfw.record.history import History, next_id
 from pfw.record.history_read import HistoryError, open_history
 
@@ -43,7 +44,7 @@ def subjects() -> st.SearchStrategy[Subject]:
         unit=st.sampled_from([None, "/a.scope"]),
         certainty=st.sampled_from([None, *Certainty]),
         action=st.sampled_from(Action),
-        rule=st.sampled_from([None, "ssh", "näch\0ste"]),
+        rule=st.sampled_from([None, "ssh", "näch\0ste", "(default)"]),
     )
 
 
@@ -102,7 +103,9 @@ def queries() -> st.SearchStrategy[Query]:
         protocol=st.sampled_from([None, None, 6]),
         direction=st.sampled_from([None, None, *Direction]),
         blocked=st.sampled_from([None, None, True, False]),
-        rule=st.sampled_from([None, None, "ssh", "näch\0ste", "s"]),
+        rule=st.sampled_from(
+            [None, None, "ssh", "näch\0ste", "s", "(default)", "default", "default in", "default out"]
+        ),
     )
 
 
@@ -121,6 +124,13 @@ def fits_program(wanted: str, program: str | None) -> bool:
     return any(fits_program("/" + rest, "/" + tail[cut:]) for cut in range(len(tail) + 1))
 
 
+def fits_rule(wanted: str, subject: Subject) -> bool:
+    """As screens call it: a rule may be named like all defaults, but not like one."""
+    if subject.rule is None:
+        return wanted in ("default", "(default)", f"default {subject.direction}")
+    return subject.rule == wanted
+
+
 def fits(query: Query, entry: Entry) -> bool:
     subject, name = entry.subject, entry.name
     wanted = None if query.name is None else query.name.lower().strip(".")
@@ -135,7 +145,7 @@ def fits(query: Query, entry: Entry) -> bool:
         and (query.protocol is None or subject.protocol == query.protocol)
         and (query.direction is None or subject.direction is query.direction)
         and (query.blocked is None or (subject.action in STOPS if query.blocked else subject.action is Action.ALLOW))
-        and (query.rule is None or subject.rule == query.rule)
+        and (query.rule is None or fits_rule(query.rule, subject))
     )
 
 
@@ -211,6 +221,8 @@ def test_answers_are_those_of_a_list(path: Path, entries: list[Entry], query: Qu
             order = [total.key for total in found] if by is By.HOUR else [-total.count for total in found]
             assert order == sorted(order)  # type: ignore[type-var]
             assert reader.totals(query, by, limit=1) == found[:1]
+        assert reader.tables(query, dict.fromkeys(By)) == {by: reader.totals(query, by) for by in By}
+        assert reader.tables(query, dict.fromkeys(By, 1)) == {by: reader.totals(query, by, limit=1) for by in By}
         groups = {(group.subject, group.remote, group.name): group for group in reader.groups(query)}
     assert len(groups) == len({(entry.subject, entry.remote, entry.name) for entry in expected})
     for (subject, remote, name), group in groups.items():
@@ -277,6 +289,27 @@ def test_the_newest_are_read_on_without_those_before(path: Path) -> None:
         assert list(reader.entries(Query(), after=entries[4].id)) == entries[5:]
 
 
+def test_tables_that_are_asked_for_at_once_agree(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is written between them is in none of them; sums that several are made of are made once."""
+    entries, asked = some(100), []
+    with closing(History(str(path))) as history, open_history(path) as reader:
+        history.write(entries[:50])
+        history.commit()
+        left = iter(entries[50:])
+
+        def added_up(file, key, *more):  # type: ignore[no-untyped-def]
+            asked.append(key)
+            history.write([next(left)])
+            history.commit()
+            return history_sums.added_up(file, key, *more)
+
+        monkeypatch.setattr(history_read, "added_up", added_up)
+        found = reader.tables(Query(), dict.fromkeys((By.PROGRAM, By.REMOTE, By.RULE, By.HOUR)))
+        assert {by: sum(each.count for each in totals) for by, totals in found.items()} == dict.fromkeys(found, 50)
+        assert asked == [history_sums.BY_SUBJECT, history_sums.BY_REMOTE, history_sums.BY_HOUR]
+        assert sum(each.count for each in reader.totals(Query(), By.PORT)) == 53
+
+
 def test_many_ranges_ask_a_function(path: Path) -> None:
     keep(path, some(100))
     wanted = tuple((number, number) for number in range(0, 100, 2))
@@ -306,6 +339,16 @@ def test_what_was_seen_first_and_alerts(path: Path) -> None:
     with open_history(path) as reader:
         assert reader.alerts() == [alert, later]
         assert reader.alerts(NOON) == [alert]
+        first, found = reader.alerts_after(0, NOON - 60)
+        assert found == [alert, later]
+        assert reader.alerts_after(first) == (first, [])
+    with closing(History(str(path))) as history, open_history(path) as reader:
+        history.note([replace(alert, time=1.0)])
+        history.commit()
+        last, found = reader.alerts_after(first)
+        assert (last > first, found) == (True, [replace(alert, time=1.0)])
+        assert reader.alerts_after(first, NOON) == (last, [])
+    with open_history(path) as reader:
         seen = [
             FirstSeen(NOON, New.LISTENER, "tcp [::]:22", "sshd"),
             FirstSeen(NOON + 1, New.PROGRAM, "/usr/bin/curl"),

@@ -56,7 +56,7 @@ def _stats(add: Add, json: Json) -> None:
     )
     parser.add_argument("--by", choices=BY, help="one table, by this (default: the most important ones)")
     parser.add_argument("--number", "-n", metavar="N", type=number, default=10, help="rows a table (default: 10)")
-    _filters(parser, "24h")
+    _filters(parser, " (default: 24h before --until)")
     parser.add_argument(
         "--geoip", metavar="FILE", help="the database of addresses (default: as /usr/share/GeoIP has it)"
     )
@@ -76,15 +76,10 @@ def _first_seen(add: Add, json: Json) -> None:
     json(parser)
 
 
-def _filters(parser: ArgumentParser, since: str | None = None) -> None:
+def _filters(parser: ArgumentParser, default: str = "") -> None:
     """Which connections are wanted; all that are given hold."""
-    default = "" if since is None else f" (default: {since})"
-    parser.add_argument(
-        "--since",
-        metavar="TIME",
-        default=since,
-        help=f"from then on: 30s, 2h, 7d, ever, 14:00, yesterday, a date{default}",
-    )
+    since = f"from then on: 30s, 2h, 7d, ever, 14:00, yesterday, a date{default}"
+    parser.add_argument("--since", metavar="TIME", help=since)
     parser.add_argument("--until", metavar="TIME", help="before then: the same words, a date is its beginning")
     parser.add_argument("--app", metavar="PATH", help="of this program: its path, its name, or a path with *")
     parser.add_argument("--remote", metavar="ADDRESS", help="the other end: address, prefix, range, or host name")
@@ -97,7 +92,7 @@ def _filters(parser: ArgumentParser, since: str | None = None) -> None:
     verdict = parser.add_mutually_exclusive_group()
     verdict.add_argument("--blocked", action="store_const", const=True, dest="blocked", help="only what was stopped")
     verdict.add_argument("--allowed", action="store_const", const=False, dest="blocked", help="only what passed")
-    parser.add_argument("--rule", metavar="NAME", help="that this rule decided")
+    parser.add_argument("--rule", metavar="NAME", help="that this rule decided, or a default: 'default in', 'default'")
 
 
 def number(text: str) -> int:

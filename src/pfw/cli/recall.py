@@ -6,12 +6,15 @@ import re
 from argparse import Namespace
 
 from pfw.cli.history import protocol_number
-from pfw.cli.times import read_moment
+from pfw.cli.times import moment_text, read_moment
 from pfw.model.address import as_int, parse_range
 from pfw.model.flow import Direction
 from pfw.model.history import Noticed, Query
 from pfw.record.history_query import program_pattern
 
+_CLOCK = re.compile(r"[0-9:.]+Z?")
+"""A time of day alone, of all that can be read as a moment."""
+_DAY_S = 86400
 _HOST = re.compile(r"(?=.*[a-z_])[a-z0-9_-]+(?:\.[a-z0-9_-]+)*")
 _HOST_LONGEST = 253
 """RFC 1035, 2.3.4, written with dots."""
@@ -19,11 +22,12 @@ _NOT_OF_ALERTS = ("name", "port", "protocol", "direction", "user", "blocked", "r
 """What an alert does not have."""
 
 
-def read_query(options: Namespace, now: float) -> Query:
-    """What is wanted of the history. Raises ValueError with the line that says which word is wrong, and why."""
-    since, until = read_since(options.since, now), _read("--until", options.until, now)
-    if since is not None and until is not None and since >= until:
-        raise ValueError(f"--since {options.since!r} is not before --until {options.until!r}")
+def read_query(options: Namespace, now: float, *, without_since_s: float | None = None) -> Query:
+    """What is wanted of the history; without --since it may be the last so many seconds. Raises ValueError with the
+    line that says which word is wrong, and why."""
+    since, until = _read_span(options, now)
+    if since is None and without_since_s is not None:
+        since = min(now, now if until is None else until) - without_since_s
     ranges, name = _read_remote(options.remote)
     try:
         protocol = None if options.protocol is None else protocol_number(options.protocol)
@@ -42,6 +46,21 @@ def read_query(options: Namespace, now: float) -> Query:
         blocked=options.blocked,
         rule=options.rule,
     )
+
+
+def _read_span(options: Namespace, now: float) -> tuple[float | None, float | None]:
+    since, until = read_since(options.since, now), _read("--until", options.until, now)
+    if since is None or until is None:
+        return since, until
+    if until < since and _CLOCK.fullmatch(options.until):
+        # The last one that has been is not what ends this: the first one behind its beginning is.
+        until = read_moment(options.until, since + _DAY_S)
+    if since >= until:
+        raise ValueError(
+            f"--since {options.since!r} ({moment_text(since)}) is not before"
+            f" --until {options.until!r} ({moment_text(until)})"
+        )
+    return since, until
 
 
 def read_since(text: str | None, now: float) -> float | None:

@@ -36,8 +36,8 @@ _NUMBER_MOST = 100_000
 _LINES_AT_ONCE = 500
 _FOLLOW_S = 0.3
 _AWAY_S = 3.0
-_LATE_S = 60.0
-"""Alerts are told of in the order in which they were noticed, but for so much."""
+_STATS_S = 86400.0
+"""So much is summed up without --since."""
 
 Command = Callable[[Namespace], int]
 
@@ -72,8 +72,8 @@ def log(options: Namespace) -> int:
         return BAD_INPUT
     shape = _shape(options)
     with open_history(path()) as history:
-        shown = _Shown(_newest(history))
-        alerts = shown.noted(_alerts(history, query, options))
+        shown = _Shown(history.last_id())
+        alerts = _alerts(history, query, options, shown)
         if options.since is None or options.number is not None:
             events: Iterable[screen.Event] = _last(history, query, alerts, options)
         else:
@@ -82,8 +82,9 @@ def log(options: Namespace) -> int:
         _print(shape.head())
         _print(map(shape.line, shown.passing(events)))
     if options.follow:
+        # --since is of what was: what comes is shown, whatever became of the clock.
         with suppress(KeyboardInterrupt):
-            _follow(query, shape, options, shown)
+            _follow(replace(query, since=None), shape, options, shown)
     return OK
 
 
@@ -127,21 +128,16 @@ def _when(event: screen.Event) -> float:
     return event.time if isinstance(event, Noticed) else event.start
 
 
-def _newest(history: Reader) -> int:
-    """The number of the last connection that was written, 0 where there is none."""
-    return next((each.id for each in history.entries(Query(), newest_first=True, limit=1)), 0)
-
-
-def _entries(history: Reader, query: Query, options: Namespace, after: int = 0) -> Iterator[screen.Event]:
+def _entries(history: Reader, query: Query, options: Namespace, after: int | None = None) -> Iterator[screen.Event]:
     return iter(()) if options.alerts else history.entries(query, after=after)
 
 
-def _alerts(history: Reader, query: Query, options: Namespace) -> list[screen.Event]:
-    """Those that are wanted, in the order of time. A table of connections has no place for them."""
+def _alerts(history: Reader, query: Query, options: Namespace, shown: _Shown) -> list[screen.Event]:
+    """Those that are wanted and new, in the order of time. A table of connections has no place for them."""
     if (options.csv and not options.alerts) or recall.unfit_for_alerts(query) is not None:
         return []
-    found = [each for each in history.alerts(query.since) if recall.takes_alert(query, each)]
-    return sorted(found, key=_when)
+    shown.alert, found = history.alerts_after(shown.alert, query.since)
+    return sorted((each for each in found if recall.takes_alert(query, each)), key=_when)
 
 
 def _last(history: Reader, query: Query, alerts: list[screen.Event], options: Namespace) -> list[screen.Event]:
@@ -157,33 +153,18 @@ def _last(history: Reader, query: Query, alerts: list[screen.Event], options: Na
 
 
 class _Shown:
-    """What was shown: nothing is shown twice, and nothing that comes is passed over."""
+    """What was shown: nothing is shown twice, and nothing that comes is passed over. Up to which connection and which
+    alert is told by their numbers, which grow where the clock is set back, too."""
 
     def __init__(self, newest: int) -> None:
         self.newest = newest
-        self.alerts_since: float | None = None
-        """No alert that is still to come was noticed before."""
-        self._alerts: dict[tuple[object, ...], float] = {}
+        self.alert = 0
 
     def passing(self, events: Iterable[screen.Event]) -> Iterator[screen.Event]:
         for event in events:
             if isinstance(event, Entry):
                 self.newest = max(self.newest, event.id)
             yield event
-
-    def noted(self, alerts: list[screen.Event]) -> list[screen.Event]:
-        """Those that are new; from now on they are not."""
-        new: list[screen.Event] = []
-        for each in alerts:
-            if isinstance(each, Noticed):
-                mark = each.time, each.kind, each.source, each.target
-                if mark not in self._alerts:
-                    new.append(each)
-                self._alerts[mark] = each.time
-        if self._alerts:
-            self.alerts_since = max(self._alerts.values()) - _LATE_S
-            self._alerts = {mark: time for mark, time in self._alerts.items() if time >= self.alerts_since}
-        return new
 
 
 def _follow(query: Query, shape: screen.Log, options: Namespace, shown: _Shown) -> None:
@@ -218,13 +199,12 @@ def _identity() -> tuple[int, int] | None:
 
 def _come(history: Reader, query: Query, options: Namespace, shown: _Shown) -> list[screen.Event]:
     """What has come since the last time."""
-    newest = _newest(history)
+    newest = history.last_id()
     found: list[screen.Event] = []
     if newest > shown.newest:
         found += _entries(history, query, options, shown.newest)
         shown.newest = newest
-    since = query.since if shown.alerts_since is None else shown.alerts_since
-    found += shown.noted(_alerts(history, replace(query, since=since), options))
+    found += _alerts(history, query, options, shown)
     return sorted(found, key=_when)
 
 
@@ -234,7 +214,7 @@ def stats(options: Namespace) -> int:
     from pfw.commands.summing import shown_stats
 
     try:
-        query = recall.read_query(options, clock.now())
+        query = recall.read_query(options, clock.now(), without_since_s=_STATS_S)
     except ValueError as error:
         tell(str(error))
         return BAD_INPUT

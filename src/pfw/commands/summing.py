@@ -63,16 +63,17 @@ def _patience() -> Iterator[None]:
 
 
 def _page(history: Reader, query: Query, options: Namespace, services: Services) -> list[str]:
-    tables: dict[str, list[Total]] = {by: history.totals(query, by, limit=options.number) for by in _TABLES}
-    countries = _countries_if_any(history, query, options)
+    until = clock.now() if query.until is None else query.until
+    limits: dict[By, int | None] = dict.fromkeys(_TABLES, options.number) | {By.HOUR: None}
+    database = _database(options)
+    if database is not None:
+        limits[By.REMOTE] = None  # countries are made of all of them
+    found = history.tables(query, limits)
+    tables: dict[str, list[Total]] = {by: found[by][: options.number] for by in _TABLES}
+    countries = None if database is None else _countries_if_any(found[By.REMOTE], database, options)
     if countries is not None:
         tables[screen.COUNTRY] = countries
-    page = screen.Page(
-        since=query.since or _first(history),
-        until=clock.now() if query.until is None else query.until,
-        hours=history.totals(query, By.HOUR),
-        tables=tables,
-    )
+    page = screen.Page(since=query.since or _first(history), until=until, hours=found[By.HOUR], tables=tables)
     if options.json:
         return [encode(screen.page_facts(page))]
     return screen.page_lines(page, terminal.width(), style(), services)
@@ -86,10 +87,10 @@ def _first(history: Reader) -> float:
 
 def _table(history: Reader, query: Query, options: Namespace, services: Services) -> list[str]:
     if options.by == screen.COUNTRY:
-        path = Path(options.geoip) if options.geoip else geoip.found()
-        if path is None:
+        database = _database(options)
+        if database is None:
             raise geoip.GeoipError(geoip.NO_DATABASE)
-        totals = _by_country(history, query, path, options.number)
+        totals = _by_country(history.totals(query, By.REMOTE), database, options.number)
     else:
         # Hours are in the order of time: the first of them would be the oldest.
         totals = history.totals(query, By(options.by), limit=None if options.by == By.HOUR else options.number)
@@ -101,26 +102,26 @@ def _table(history: Reader, query: Query, options: Namespace, services: Services
     return screen.table_lines(options.by, totals, terminal.width(), services)
 
 
-def _countries_if_any(history: Reader, query: Query, options: Namespace) -> list[Total] | None:
+def _database(options: Namespace) -> Path | None:
+    return Path(options.geoip) if options.geoip else geoip.found()
+
+
+def _countries_if_any(remotes: list[Total], database: Path, options: Namespace) -> list[Total] | None:
     """Without --geoip nobody has asked for them: what is missing is not told."""
-    path = Path(options.geoip) if options.geoip else geoip.found()
-    if path is None:
-        return None
     try:
-        return _by_country(history, query, path, options.number)
+        return _by_country(remotes, database, options.number)
     except geoip.GeoipError:
         if options.geoip:
             raise
         return None
 
 
-def _by_country(history: Reader, query: Query, path: Path, most: int) -> list[Total]:
-    remotes = history.totals(query, By.REMOTE)
+def _by_country(remotes: list[Total], database: Path, most: int) -> list[Total]:
     nobodys = screen.nobodys()
     local = [each.key for each in remotes if isinstance(each.key, bytes) and each.key and each.key in nobodys]
     known: dict[bytes, str | None] = dict.fromkeys(local, screen.LOCAL)
     others = [each.key for each in remotes if isinstance(each.key, bytes) and each.key not in known]
-    return screen.by_country(remotes, geoip.countries(path, others) | known, most)
+    return screen.by_country(remotes, geoip.countries(database, others) | known, most)
 
 
 def style() -> Style:

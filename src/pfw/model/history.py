@@ -100,7 +100,8 @@ class Query(Struct, frozen=True, kw_only=True):
 
     `since` and `until` are of the start. `program` is a path, a name (the last part of a path) or a path with `*`;
     `remotes` are ranges of addresses as numbers (`model/address.py: Range`), `name` a host's name or a part of it
-    behind a dot. `blocked` wants what was blocked or rejected, or (False) what was allowed. `rule` is a rule's name.
+    behind a dot. `blocked` wants what was blocked or rejected, or (False) what was allowed. `rule` is a rule's name, or
+    a default's as screens have it (`default in`, `(default)`).
     """
 
     since: float | None = None

@@ -17,6 +17,8 @@ from pfw.record.history_schema import ACTIONS, DAY_S, DIRECTIONS, HOUR_S, LATE_U
 
 PERIODS = (DAY_S, HOUR_S)
 """Of folded lines, the oldest first."""
+_DEFAULTS = {"default": DIRECTIONS, "(default)": DIRECTIONS} | {f"default {each}": (each,) for each in DIRECTIONS}
+"""The words that screens have for a default where a rule's name would stand."""
 _FAR_US = 1 << 61
 _RANGES_AS_SQL = 16
 """More ranges than these are looked up by a function of ours: SQLite's expressions are only so deep."""
@@ -86,7 +88,7 @@ def of_subjects(query: Query, ids_of: IdsOf) -> list[Where]:
     if query.program is not None:
         parts.append(_among("program", ids_of(program_pattern(query.program))))
     if query.rule is not None:
-        parts.append(_among("rule", ids_of(query.rule.__eq__)))
+        parts.append(_rule(query.rule, ids_of))
     if query.user is not None:
         parts.append(_user(query.user, ids_of))
     if not parts:
@@ -107,6 +109,16 @@ def of_ends(query: Query, ids_of: IdsOf, function_of: FunctionOf) -> list[Where]
 
 def _among(column: str, ids: str) -> Where:
     return Where(f"{column} IN (SELECT value FROM json_each(?))", (ids,))
+
+
+def _rule(rule: str, ids_of: IdsOf) -> Where:
+    """A rule of that name, and the defaults that are called so, too."""
+    by_name = _among("rule", ids_of(rule.__eq__))
+    directions = tuple(DIRECTIONS.index(each) for each in _DEFAULTS.get(rule, ()))
+    if not directions:
+        return by_name
+    default = f"rule = -1 AND direction IN ({', '.join('?' * len(directions))})"
+    return Where(f"({by_name.sql} OR {default})", (*by_name.parameters, *directions))
 
 
 def _user(user: str, ids_of: IdsOf) -> Where:

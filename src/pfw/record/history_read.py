@@ -2,15 +2,17 @@
 
 No question keeps the file busy for long: entries are read in pieces, each in a transaction of its own, so that the
 writer can go on using its log from the start. What is folded between two pieces of one question may be left out of its
-answer. Nothing is escaped here: texts are what they were, and screens must not trust them.
+answer. Sums that must agree are of one transaction, which takes a few seconds at most: meanwhile the log only grows.
+Nothing is escaped here: texts are what they were, and screens must not trust them.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from copy import copy
 from itertools import chain, islice
 from json import dumps
 from types import TracebackType
@@ -56,6 +58,9 @@ _WHOLE = f"id, subject, remote, from_port, name, late, took, {', '.join(TRAFFIC_
 _SUMS = f"count, {', '.join(TRAFFIC_COLUMNS)}"
 _FOLDED = f"start, subject, remote, name, {_SUMS}, period_s"
 _STOPPED = (Action.BLOCK, Action.REJECT)
+_RANKED = {By.REMOTE: BY_REMOTE, By.NAME: BY_NAME, By.HOUR: BY_HOUR}
+"""What SQLite adds up by itself; everything else is a part of the subject."""
+_ALERT = "time, kind, source, target, first, last, score, evidence, program, response"
 _PUNCTUAL = f"FROM connection WHERE late <= {LATE_US}"
 # Ids of what began at once are in order to within LATE_US only.
 _ENDS = (
@@ -89,11 +94,11 @@ class Reader:
         self._file.close()
 
     def entries(
-        self, query: Query, *, after: int = 0, newest_first: bool = False, limit: int | None = None
+        self, query: Query, *, after: int | None = None, newest_first: bool = False, limit: int | None = None
     ) -> Iterator[Entry]:
-        """Whole ones in the order of id, those above `after` only; where that is 0 folded ones come before them."""
-        whole = self._whole(query, after, newest_first)
-        folded = self._folded(query, newest_first) if after == 0 else iter(())
+        """Whole ones in the order of id, those above `after` only; without it folded ones come before them."""
+        whole = self._whole(query, after or 0, newest_first)
+        folded = self._folded(query, newest_first) if after is None else iter(())
         return islice(chain(whole, folded) if newest_first else chain(folded, whole), limit)
 
     def unfinished(self, limit: int) -> list[Entry]:
@@ -111,15 +116,16 @@ class Reader:
 
     def totals(self, query: Query, by: By, *, limit: int | None = None) -> list[Total]:
         """Biggest count first; by hour in order of time. Lines folded into a day count for its first hour."""
-        match by:
-            case By.REMOTE:
-                return self._ranked(query, BY_REMOTE, limit, lambda key: key or None)
-            case By.NAME:
-                return self._ranked(query, BY_NAME, limit, self._text)
-            case By.HOUR:
-                found = self._ranked(query, BY_HOUR, None, lambda key: key)
-                return sorted(found, key=lambda total: int(total.key or 0))[:limit]
-        return self._by_subject(query, by)[:limit]
+        return self.tables(query, {by: limit})[by]
+
+    def tables(self, query: Query, limits: Mapping[By, int | None]) -> dict[By, list[Total]]:
+        """Totals by each of these, at most so many, all of one state of the file: their sums agree."""
+        with self._reading():
+            subjects = [] if limits.keys() <= _RANKED.keys() else self._by_subject(query)
+            return {
+                by: self._ranked(query, by, limit) if by in _RANKED else _grouped(subjects, by)[:limit]
+                for by, limit in limits.items()
+            }
 
     def groups(self, query: Query) -> Iterator[Group]:
         """The connections by subject, remote end and name, in no order."""
@@ -148,19 +154,24 @@ class Reader:
 
     def alerts(self, since: float | None = None) -> list[Noticed]:
         """In the order in which they were written."""
+        return self.alerts_after(0, since)[1]
+
+    def alerts_after(self, number: int, since: float | None = None) -> tuple[int, list[Noticed]]:
+        """The number of the last alert, and those that were written after the one with this number."""
         with self._reading():
+            (last,) = self._file.execute("SELECT coalesce(max(id), 0) FROM alert").fetchone()
             rows = self._file.execute(
-                "SELECT time, kind, source, target, first, last, score, evidence, program, response FROM alert"
-                " WHERE time >= ? ORDER BY id",
-                (float("-inf") if since is None else since,),
+                f"SELECT {_ALERT} FROM alert WHERE id > ? AND time >= ? ORDER BY id",
+                (number, float("-inf") if since is None else since),
             )
-            return [
+            found = [
                 Noticed(
                     time=time, kind=Kind(kind), source=source, target=target, first=first, last=last, score=score,
                     evidence=evidence, program=program, response=response,
                 )
                 for time, kind, source, target, first, last, score, evidence, program, response in rows
             ]  # fmt: skip
+        return last, found
 
     def span(self) -> tuple[float, float] | None:
         """When the first and the last of what is remembered began; None where nothing is."""
@@ -218,29 +229,23 @@ class Reader:
                     break
                 more, limit = Where(f"(start, subject, remote, name) {beyond} (?, ?, ?, ?)", rows[-1][:4]), _PIECE
 
-    def _ranked(
-        self, query: Query, key: Key, limit: int | None, key_of: Callable[[Any], str | bytes | int | None]
-    ) -> list[Total]:
-        with self._reading(), self._added_up(query, key) as table:
+    def _ranked(self, query: Query, by: By, limit: int | None) -> list[Total]:
+        order = "key" if by is By.HOUR else "count DESC, key"
+        with self._added_up(query, _RANKED[by]) as table:
             rows = self._file.execute(
-                f"SELECT key, {READ} FROM {table} ORDER BY count DESC, key LIMIT ?", (-1 if limit is None else limit,)
-            )
-            return [Sums(*row).total(key_of(number)) for number, *row in rows.fetchall()]
+                f"SELECT key, {READ} FROM {table} ORDER BY {order} LIMIT ?", (-1 if limit is None else limit,)
+            ).fetchall()
+        key_of = {By.REMOTE: lambda key: key or None, By.NAME: self._text}.get(by, lambda key: key)
+        return [Sums(*row).total(key_of(number)) for number, *row in rows]
 
-    def _by_subject(self, query: Query, by: By) -> list[Total]:
-        sums: dict[str | int | None, Sums] = {}
-        with self._reading(), self._added_up(query, BY_SUBJECT) as table:
-            for number, *row in self._file.execute(f"SELECT key, {READ} FROM {table}").fetchall():
-                subject, part = self._subject(number), Sums(*row)
-                if subject.action in _STOPPED:
-                    part.blocked = part.count
-                key = _key_of(subject, by)
-                if key in sums:
-                    sums[key].add(part)
-                else:
-                    sums[key] = part
-        found = [each.total(key) for key, each in sums.items()]
-        return sorted(found, key=lambda total: (-total.count, total.key is None, type(total.key) is str, total.key))
+    def _by_subject(self, query: Query) -> list[tuple[Subject, Sums]]:
+        with self._added_up(query, BY_SUBJECT) as table:
+            rows = self._file.execute(f"SELECT key, {READ} FROM {table}").fetchall()
+        found = [(self._subject(number), Sums(*row)) for number, *row in rows]
+        for subject, sums in found:
+            if subject.action in _STOPPED:
+                sums.blocked = sums.count
+        return found
 
     def _added_up(self, query: Query, key: Key) -> AbstractContextManager[str]:
         wanted, span = self._wanted(query), span_of(query)
@@ -338,6 +343,19 @@ def open_history(path: str | os.PathLike[str]) -> Reader:
     """Raises HistoryError with a line that says whose fault it is and what to do."""
     name = os.fspath(path)
     return Reader(open_reading(name), name)
+
+
+def _grouped(subjects: list[tuple[Subject, Sums]], by: By) -> list[Total]:
+    """The sums of subjects by a part of them, the biggest first."""
+    sums: dict[str | int | None, Sums] = {}
+    for subject, part in subjects:
+        key = _key_of(subject, by)
+        if key in sums:
+            sums[key].add(part)
+        else:
+            sums[key] = copy(part)
+    found = [each.total(key) for key, each in sums.items()]
+    return sorted(found, key=lambda total: (-total.count, total.key is None, type(total.key) is str, total.key))
 
 
 def _key_of(subject: Subject, by: By) -> str | int | None:
