@@ -21,7 +21,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest, ICMPv6ND_NS, ICMPv6ND_RA, IPv6
 from scapy.layers.l2 import ARP, Dot1Q, Ether
 from tests.wire.classic_bpf import run
 
-from pfw.daemon.special_packets import LOOPBACK_SOURCE, PASSING_MAX, PASSING_S, Passing, SpecialPackets
+from pfw.daemon.special_packets import INTERFACES_MAX, LOOPBACK_SOURCE, PASSING_MAX, PASSING_S, Passing, SpecialPackets
 from pfw.model.address import format_address, parse_address
 from pfw.model.observation import (
     ArpSeen,
@@ -407,6 +407,24 @@ class TestPassing:
         assert not passing.again(self.packet, "eth0", 100.0)
         assert not passing.again(self.packet[:-1] + b"x", "eth1", 100.0)
         assert not passing.again(b"", "eth0", 100.0)
+
+    def test_a_bridge_and_its_ports_are_one_link(self):
+        passing = Passing()
+        passing.again(b"to a neighbour", "eth0", 100.0, is_of_link=True)
+        assert passing.again(b"to a neighbour", "br0", 100.01, is_of_link=True)
+        passing.again(b"another", "vnet1", 101.0, is_of_link=True)
+        passing.again(b"another", "br0", 101.01, is_of_link=True)
+        passing.again(b"forwarded", "eth0", 102.0)
+        passing.again(b"forwarded", "eth1", 102.01)
+        assert len({passing.link(each) for each in ("eth0", "br0", "vnet1")}) == 1
+        assert passing.link("eth1") == "eth1"
+
+    def test_links_are_bounded(self):
+        passing = Passing()
+        for number in range(2 * INTERFACES_MAX):
+            passing.again(number.to_bytes(4), "br0", 100.0, is_of_link=True)
+            passing.again(number.to_bytes(4), f"vnet{number}", 100.0, is_of_link=True)
+        assert len(passing._same) <= INTERFACES_MAX + 1
 
     def test_it_is_bounded(self):
         passing = Passing()

@@ -24,7 +24,7 @@ from scapy.layers.inet6 import (
     ICMPv6NDOptSrcLLAddr,
     IPv6,
 )
-from scapy.layers.l2 import Ether
+from scapy.layers.l2 import Dot1Q, Ether
 
 from pfw.model.address import parse_address
 from pfw.model.event import Source
@@ -219,6 +219,24 @@ def test_a_router():
 @pytest.mark.parametrize(("bits", "preference"), [(0, 0), (1, 1), (2, 0), (3, -1)])
 def test_preferences_of_routers(bits, preference):
     assert seen(LINK / ICMPv6ND_RA(prf=bits)).preference == preference
+
+
+@pytest.mark.parametrize(
+    ("interface", "tags", "link"),
+    [(None, (), ""), ("eth0", (), "eth0"), (None, (10,), "10"), ("eth0", (10, 7), "eth0 10 7")],
+)
+def test_links(interface, tags, link):
+    frame = Ether(**MACS)
+    for each in tags:
+        frame /= Dot1Q(vlan=each)
+    lease = IP(src="0.0.0.0", dst="255.255.255.255") / UDP(sport=68, dport=67) / BOOTP(chaddr=MAC)
+    for packet in (
+        LINK / ICMPv6ND_RA(),
+        LINK / ICMPv6ND_NS(tgt="2001:db8::7"),
+        lease / DHCP(options=[("message-type", "discover"), "end"]),
+    ):
+        tagged = bytes(frame / packet)
+        assert observe(ETHERNET, tagged, len(tagged), NOON, interface).link == link
 
 
 def test_neighbours():

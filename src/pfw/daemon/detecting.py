@@ -77,6 +77,7 @@ class _Story:
 
     def take(self, batch: Batch) -> None:
         self._batch = batch
+        self._watch.interface = batch.source.interface
         items = scan(batch.source, batch.buffer, batch.frames)
         for item, told in self._watch.packets(items):
             if told:
@@ -97,7 +98,8 @@ class _Story:
     def _look_into(self, item: Item, key: bytes) -> None:
         """Tell what a message says, or that it is none of its kind."""
         _, time, size, _, at, end, _ = item
-        seen = look_into(self._batch.source.linktype, bytes(self._batch.buffer[at:end]), size, time, key)
+        source, frame = self._batch.source, bytes(self._batch.buffer[at:end])
+        seen = look_into(source.linktype, frame, size, time, key, source.interface)
         if seen is not None:
             self._tell((seen,))
 

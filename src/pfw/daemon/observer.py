@@ -37,8 +37,8 @@ from pfw.drivers import clock, labels, store
 from pfw.drivers.conntrack import EventReader
 from pfw.drivers.nflog import LogReader
 from pfw.enforce.nft_table import HISTORY_GROUP, LOG_BYTES
+from pfw.engine.detect.connection import UNANSWERED_S
 from pfw.engine.detect.specials import Quoted
-from pfw.engine.detect.watch import UNANSWERED_S
 from pfw.engine.names import Names
 from pfw.model.flow import Flow
 from pfw.model.history import Entry, New

@@ -21,7 +21,7 @@ from pfw.model.packet import TCP
 from pfw.wire.dns import read_packet
 from pfw.wire.error import WireError
 from pfw.wire.link import ETHERNET
-from pfw.wire.observe import DNS, look_into, what_is
+from pfw.wire.observe import DHCP, DNS, look_into, what_is
 from pfw.wire.packet_filter import FLAGS_MASK, ORDINARY_FLAGS, special_packets
 from pfw.wire.scan import scan
 
@@ -33,6 +33,8 @@ QUESTIONS_MAX, QUESTION_S = 4_096, 30.0
 """Questions whose answers are believed. Resolvers give up sooner."""
 PASSING_MAX, PASSING_S = 4_096, 0.25
 """Packets that may come again on another device, and how soon."""
+INTERFACES_MAX = 1_024
+"""That are the same link as others. Names come and go with virtual machines."""
 GAPS_S = 30.0
 LOOPBACK_SOURCE = "loopback_source"
 """What an `Odd` is called that came by a cable from an address which is never on one (RFC 1122, RFC 4291)."""
@@ -109,25 +111,27 @@ class SpecialPackets:
             what = what_is(key) if key is not None else None
             if what == DNS and key is not None:
                 self._follow_names(key, packet, at in sent, time)
-            if not self._passing.again(packet, source.interface, time):
-                self._observe(source.linktype, item, frame, told)
+            is_of_link = what == DHCP or (item[6] is not None and item[6].arp is not None)
+            if not self._passing.again(packet, source.interface, time, is_of_link=is_of_link):
+                self._observe(source, item, frame, told)
 
-    def _observe(self, linktype: int, item: Item, frame: bytes, told: list[Observation]) -> None:
+    def _observe(self, source: Source, item: Item, frame: bytes, told: list[Observation]) -> None:
         key, time, size, flags, _, _, packet = item
+        interface = self._passing.link(source.interface)
         loopback = _from_loopback(item)
         if loopback is not None:
             told.append(loopback)
             return
         if key is not None:
-            protocol, source, destination, tail = split_key(key)
+            protocol, sender, destination, tail = split_key(key)
             if protocol == TCP and flags & FLAGS_MASK not in ORDINARY_FLAGS:
                 source_port, port = _PORTS.unpack(tail)
-                told.append(Stray(time, source, destination, source_port, port, flags, size))
-            seen = look_into(linktype, frame, size, time, key)
+                told.append(Stray(time, sender, destination, source_port, port, flags, size))
+            seen = look_into(source.linktype, frame, size, time, key, interface)
             if seen is not None:
                 told.append(seen)
         if packet is not None:
-            told += self._specials.packet(packet, time)
+            told += self._specials.packet(packet, time, interface)
             error = quoted(packet, time)
             if error is not None:
                 self._quoted(error)
@@ -155,21 +159,40 @@ class Passing:
 
     def __init__(self) -> None:
         self._seen: dict[int, tuple[str | None, float]] = {}
+        # Interfaces on which the same neighbours are heard, a bridge and its ports, and one of them that stands for it.
+        self._same: dict[str | None, str | None] = {}
 
     def __len__(self) -> int:
         return len(self._seen)
 
-    def again(self, packet: bytes, interface: str | None, time: float) -> bool:
-        """Whether this packet, from its IP header on, was just seen on another interface."""
+    def link(self, interface: str | None) -> str | None:
+        """The interface that stands for all on which the same neighbours are heard."""
+        return self._same.get(interface, interface)
+
+    def again(self, packet: bytes, interface: str | None, time: float, *, is_of_link: bool = False) -> bool:
+        """Whether this packet, from its IP header on, was just seen on another interface. One that `is_of_link` names
+        MAC addresses and is never forwarded: so both are the same link."""
         what = hash(_without_hops(packet))
         first, before = self._seen.get(what, (interface, time))
         if first != interface and abs(time - before) < PASSING_S:
+            if is_of_link:
+                self._join(self.link(first), self.link(interface))
             return True
         self._seen.pop(what, None)
         self._seen[what] = (interface, time)
         if len(self._seen) > PASSING_MAX:
             del self._seen[next(iter(self._seen))]
         return False
+
+    def _join(self, one: str | None, other: str | None) -> None:
+        if one == other:
+            return
+        if len(self._same) > INTERFACES_MAX:
+            self._same.clear()
+        self._same[other] = one
+        for each, stands_for in self._same.items():
+            if stands_for == other:
+                self._same[each] = one
 
 
 def _without_hops(packet: bytes) -> bytes:

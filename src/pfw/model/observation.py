@@ -13,6 +13,12 @@ from msgspec import Struct
 from pfw.model.packet import Arp
 
 
+def link_of(interface: str | None, vlans: tuple[int, ...]) -> str:
+    """What tells links apart on which neighbours hear each other: a name for the interface and the VLANs of a frame.
+    Empty where a capture tells neither."""
+    return " ".join((interface or "", *map(str, vlans))).strip() if interface or vlans else ""
+
+
 class Began(Struct, frozen=True, gc=False):
     """The first packet of a connection: a TCP SYN, or the first of any other protocol between these ends.
 
@@ -92,9 +98,10 @@ class Ended(Struct, frozen=True, gc=False):
 
 
 class Busy(Struct, frozen=True, gc=False):
-    """What a connection carried since `since`, told about once a second while it carries many packets. `sent` is what
-    whoever began it sent, `attempts` how many of those packets were a SYN. `is_answered` tells whether the other end
-    has ever sent a packet of it."""
+    """What a connection carried a second since `since`, told about once a second while it carries many packets, or some
+    that nobody answers. `sent` is what whoever began it sent, `attempts` how many of those packets were a SYN, the very
+    first one left out. `is_answered` tells whether the other end has ever sent a packet of it; a SYN-ACK after which
+    nothing but SYNs come is no answer."""
 
     time: float
     began: Began
@@ -123,12 +130,13 @@ class Stray(Struct, frozen=True, gc=False):
 
 
 class ArpSeen(Struct, frozen=True, gc=False):
-    """An ARP message, and the Ethernet addresses of the frame that carried it."""
+    """An ARP message, and the Ethernet addresses of the frame that carried it. `link` is as `link_of` has it."""
 
     time: float
     source_mac: bytes | None
     destination_mac: bytes | None
     arp: Arp
+    link: str = ""
 
 
 class RouterSeen(Struct, frozen=True, gc=False):
@@ -142,6 +150,7 @@ class RouterSeen(Struct, frozen=True, gc=False):
     preference: int = 0
     prefixes: tuple[tuple[bytes, int], ...] = ()
     name_servers: tuple[bytes, ...] = ()
+    link: str = ""
 
 
 class NeighbourSeen(Struct, frozen=True, gc=False):
@@ -157,6 +166,7 @@ class NeighbourSeen(Struct, frozen=True, gc=False):
     mac: bytes | None = None
     override: bool = False
     solicited: bool = False
+    link: str = ""
 
 
 class DhcpSeen(Struct, frozen=True, gc=False):
@@ -171,6 +181,7 @@ class DhcpSeen(Struct, frozen=True, gc=False):
     server: bytes | None = None
     routers: tuple[bytes, ...] = ()
     name_servers: tuple[bytes, ...] = ()
+    link: str = ""
 
 
 class DnsSeen(Struct, frozen=True, gc=False):

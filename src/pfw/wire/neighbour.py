@@ -22,15 +22,15 @@ _MAC_BYTES = 6
 _Option = tuple[int, bytes]
 
 
-def read_neighbour(draft: Draft, message: bytes, time: float) -> RouterSeen | NeighbourSeen | None:
+def read_neighbour(draft: Draft, message: bytes, time: float, link: str) -> RouterSeen | NeighbourSeen | None:
     """What a message is a sign of, `draft` being the packet that it is from. Raises WireError for what does not fit."""
     kind = message[0] if message else 0
     if kind == ROUTER_ADVERTISEMENT:
-        return _router(draft, message, time)
-    return _neighbour(draft, message, time) if kind in (SOLICITATION, ADVERTISEMENT) else None
+        return _router(draft, message, time, link)
+    return _neighbour(draft, message, time, link) if kind in (SOLICITATION, ADVERTISEMENT) else None
 
 
-def _router(draft: Draft, message: bytes, time: float) -> RouterSeen:
+def _router(draft: Draft, message: bytes, time: float, link: str) -> RouterSeen:
     _check(message, _ROUTER, "router advertisement")
     flags, lifetime_s = _ROUTER.unpack_from(message)
     options = _options(message, _ROUTER.size)
@@ -45,10 +45,11 @@ def _router(draft: Draft, message: bytes, time: float) -> RouterSeen:
         name_servers=tuple(
             body[at : at + 16] for kind, body in options if kind == _NAME_SERVERS for at in range(6, len(body) - 15, 16)
         ),
+        link=link,
     )
 
 
-def _neighbour(draft: Draft, message: bytes, time: float) -> NeighbourSeen:
+def _neighbour(draft: Draft, message: bytes, time: float, link: str) -> NeighbourSeen:
     _check(message, _NEIGHBOUR, "neighbour message")
     flags, target = _NEIGHBOUR.unpack_from(message)
     is_answer = message[0] == ADVERTISEMENT
@@ -64,6 +65,7 @@ def _neighbour(draft: Draft, message: bytes, time: float) -> NeighbourSeen:
         mac=macs[0] if macs else None,
         override=is_answer and bool(flags & _OVERRIDE),
         solicited=is_answer and bool(flags & _SOLICITED),
+        link=link,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from struct import Struct as Layout
 
 from pfw.model.flow import split_key
-from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, Odd, RouterSeen
+from pfw.model.observation import DhcpSeen, DnsSeen, EchoSeen, NeighbourSeen, Odd, RouterSeen, link_of
 from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 from pfw.wire.dhcp import read_dhcp
 from pfw.wire.dns_message import read_message
@@ -47,7 +47,7 @@ def what_is(key: bytes) -> str | None:
     return _BY_TYPE.get((key[0], key[-2]))
 
 
-def observe(linktype: int, frame: bytes, size: int, time: float) -> Seen | None:
+def observe(linktype: int, frame: bytes, size: int, time: float, interface: str | None = None) -> Seen | None:
     """What a frame says, for which `what_is` knows a format; None where it says nothing of interest, or the capture has
     too little of it. Raises WireError for a message that does not fit its format."""
     draft = _at_transport(linktype, frame, size)
@@ -56,20 +56,22 @@ def observe(linktype: int, frame: bytes, size: int, time: float) -> Seen | None:
     payload = frame[draft.at : draft.end]
     is_cut = draft.partial or draft.end > len(frame)
     try:
-        return _observed(draft, payload, time)
+        return _observed(draft, payload, time, link_of(interface, draft.vlans))
     except WireError:
         if is_cut:
             return None
         raise
 
 
-def look_into(linktype: int, frame: bytes, size: int, time: float, key: bytes) -> Seen | Odd | None:
+def look_into(
+    linktype: int, frame: bytes, size: int, time: float, key: bytes, interface: str | None = None
+) -> Seen | Odd | None:
     """`observe` for a packet with this flow key: what it says, or that it is none of its kind. Never raises."""
     what = what_is(key)
     if what is None:
         return None
     try:
-        return observe(linktype, frame, size, time)
+        return observe(linktype, frame, size, time, interface)
     except WireError:
         protocol, source, destination, _ = split_key(key)
         return Odd(time, source, destination, protocol, (f"{what}.malformed",))
@@ -93,17 +95,18 @@ def _at_transport(linktype: int, frame: bytes, size: int) -> Draft | None:
     return draft if version and (read_ipv4(draft) if version == 4 else read_ipv6(draft)) else None
 
 
-def _observed(draft: Draft, payload: bytes, time: float) -> Seen | None:
+def _observed(draft: Draft, payload: bytes, time: float, link: str) -> Seen | None:
     if draft.protocol == UDP:
         if len(payload) < _UDP_BYTES:
             raise WireError(f"{len(payload)} bytes where a UDP header has {_UDP_BYTES}")
         ports = _PORTS.unpack_from(payload)
-        return _dns(draft, ports, payload, time) if DNS_PORT in ports else _dhcp(draft, payload[_UDP_BYTES:], time)
+        message = payload[_UDP_BYTES:]
+        return _dns(draft, ports, payload, time) if DNS_PORT in ports else _dhcp(draft, message, time, link)
     if draft.protocol not in _ECHO_TYPES or not payload:
         return None
     if payload[0] in _ECHO_TYPES[draft.protocol]:
         return _echo(draft, payload, time)
-    return read_neighbour(draft, payload, time) if draft.protocol == ICMPV6 else None
+    return read_neighbour(draft, payload, time, link) if draft.protocol == ICMPV6 else None
 
 
 def _dns(draft: Draft, ports: tuple[int, ...], payload: bytes, time: float) -> DnsSeen:
@@ -125,7 +128,7 @@ def _dns(draft: Draft, ports: tuple[int, ...], payload: bytes, time: float) -> D
     )
 
 
-def _dhcp(draft: Draft, message: bytes, time: float) -> DhcpSeen | None:
+def _dhcp(draft: Draft, message: bytes, time: float, link: str) -> DhcpSeen | None:
     lease = read_dhcp(message)
     if lease is None:
         return None
@@ -139,6 +142,7 @@ def _dhcp(draft: Draft, message: bytes, time: float) -> DhcpSeen | None:
         server=lease.server,
         routers=lease.routers,
         name_servers=lease.name_servers,
+        link=link,
     )
 
 

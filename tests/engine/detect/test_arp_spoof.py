@@ -22,9 +22,9 @@ class Dialogue:
         self.detector = detector or ArpSpoof()
         self.found: list[Alert] = []
 
-    def tell(self, time, operation, mac, sender, target_mac, target, frame=None, to=None):
+    def tell(self, time, operation, mac, sender, target_mac, target, frame=None, to=None, link=""):
         arp = Arp(operation, mac, sender, target_mac, target)
-        seen = ArpSeen(time, frame or mac, to or (ALL if operation == REQUEST else target_mac), arp)
+        seen = ArpSeen(time, frame or mac, to or (ALL if operation == REQUEST else target_mac), arp, link)
         self.found += self.detector.observe(seen)
 
     def ask(self, time, mac, sender, target):
@@ -199,6 +199,13 @@ def answers_that_are_late_and_double(d):
             d.reply(time + late, GATE_MAC, GATE, VICTIM_MAC, VICTIM)
 
 
+def the_same_addresses_on_two_links(d):
+    for time in range(0, 200, 20):
+        for link, gate, host in ((" 10", GATE_MAC, VICTIM_MAC), (" 20", EVIL_MAC, b"\2\0\0\0\0\7")):
+            d.tell(time, REQUEST, host, VICTIM, bytes(6), GATE, link=link)
+            d.tell(time + 0.1, REPLY, gate, GATE, host, VICTIM, link=link)
+
+
 def a_lease_that_another_gets(d):
     for n, mac in enumerate((VICTIM_MAC, EVIL_MAC, b"\2\0\0\0\0\7") * 4):
         d.announce(n * (ALIVE_S + 60), mac, OTHER)
@@ -216,6 +223,7 @@ def a_lease_that_another_gets(d):
         proxy_arp,
         a_sleep_proxy,
         answers_that_are_late_and_double,
+        the_same_addresses_on_two_links,
         a_lease_that_another_gets,
     ],
 )

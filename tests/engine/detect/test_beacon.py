@@ -59,7 +59,7 @@ def varied(interval_s: float, share: float, count: int = 40) -> list[float]:
 def test_a_clock(dialogue, interval_s, protocol):
     for at in range(60):
         dialogue.connect(1000 + at * interval_s, protocol=protocol, port=8443)
-    assert dialogue.end() == [85]
+    assert dialogue.end() == [79]
     alert = dialogue.found[0]
     assert (alert.source, alert.target, alert.first) == (HERE, THERE, 1000.0)
     assert alert.evidence.startswith(
@@ -91,7 +91,7 @@ def test_requests_of_a_page_at_the_same_time_are_one_call(dialogue):
     for at in range(60):
         for nth in range(4):
             dialogue.connect(1000 + 60 * at + nth / 10)
-    assert dialogue.end() == [85]
+    assert dialogue.end() == [79]
     assert dialogue.found[0].evidence.startswith("called 60 times at TCP 203.0.113.9:443, every 60.0 s ")
 
 
@@ -231,7 +231,7 @@ def test_who_calls_once_makes_room_and_who_calls_again_does_not():
         for other in range(50):
             dialogue.connect(1001 + at * 60 + other, destination=bytes([203, 0, at, other]))
     assert dialogue.detector.refused == 0
-    assert dialogue.end() == [85]
+    assert dialogue.end() == [79]
     dialogue = Dialogue(Beacon(capacity=4))
     for time in (1000, 1060):
         for at in range(4):
@@ -249,10 +249,17 @@ def test_a_program_is_named_and_judged_by_itself(dialogue):
         dialogue.connect(1000 + at * 60, source=(HERE, bytes([192, 0, 2, 7]))[at % 2], program=AGENT)
     for at in varied(50, 1.0):
         dialogue.connect(at, program="/usr/bin/firefox")
-    assert dialogue.end() == [85]
+    assert dialogue.end() == [79]
     (found,) = dialogue.found
     assert (found.program, found.source, found.target) == (AGENT, bytes([192, 0, 2, 7]), THERE)
     assert found.evidence.startswith(f"agent ({AGENT}) called 40 times at TCP 203.0.113.9:443, every 60.0 s")
+
+
+@pytest.mark.parametrize(("program", "score"), [(AGENT, 79), ("/tmp/.x/agent", 85), ("/memfd:x (deleted)", 85)])
+def test_a_clock_is_grave_where_the_program_is_out_of_place(dialogue, program, score):
+    for at in range(60):
+        dialogue.connect(1000 + at * 60, program=program)
+    assert dialogue.end() == [score]
 
 
 def test_two_programs_that_call_in_turns_hide_each_other_only_where_they_are_not_known(dialogue):
@@ -261,14 +268,14 @@ def test_two_programs_that_call_in_turns_hide_each_other_only_where_they_are_not
         for each, programs in ((dialogue, (AGENT, "/usr/bin/other")), (other, (None, None))):
             each.connect(1000 + at * 60, 500, program=programs[0])
             each.connect(1003 + at * 60, 5000, program=programs[1])
-    assert dialogue.end() == [85, 85]
+    assert dialogue.end() == [79, 79]
     assert other.end() == []
 
 
 def test_the_program_may_be_known_late(dialogue):
     for at in range(60):
         dialogue.connect(1000 + at * 60, late=AGENT)
-    assert dialogue.end() == [85]
+    assert dialogue.end() == [79]
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,19 @@ def test_data_that_goes_out_in_names_of_addresses(dialogue, answered):
     assert dialogue.best() >= 75
 
 
+def test_data_that_goes_out_to_a_server_that_says_that_there_is_no_such_name(dialogue):
+    for at in range(60):
+        dialogue.ask(1000 + at, f"{digits(at, 60)}.example.com", A, 75, code=3)
+    assert dialogue.best() >= 75
+
+
+@pytest.mark.parametrize("kind", [TXT, NULL])
+def test_what_looks_like_a_list_and_carries_data(dialogue, kind):
+    for at in range(60):
+        dialogue.ask(1000 + at, f"{'.'.join(digits(at, 32))}.t.example.com", kind, 75, code=3)
+    assert dialogue.best() >= 75
+
+
 def test_data_that_comes_in_by_answers_to_short_names(dialogue):
     for at in range(120):
         dialogue.ask(1000 + at, f"paa{digits(at, 5)}.t.example.com", A, 240)
@@ -119,6 +132,29 @@ def ask_lists(dialogue: Dialogue) -> None:
             dialogue.ask(1000 + at, f"{digits(at, 60)}.{zone}", TXT, 75)
 
 
+def ask_lists_of_mail_servers(dialogue: Dialogue) -> None:
+    for at in range(300):
+        address = f"{at % 256}.{at // 256}.113.203"
+        dialogue.ask(1000 + at, f"{address}.{digits(0, 26)}.zen.dq.spamhaus.net", A, 75, code=3)
+        dialogue.ask(1000 + at, f"{address}.{digits(0, 32)}.combined.mail.abusix.zone", A, 75, code=3)
+        dialogue.ask(1000 + at, f"{address}._ip.mail{at}.example.org._ehlo.example{at}.com._spf.vali.email", TXT)
+        dialogue.ask(1000 + at, f"s1.domainkey.u{1000000 + at}.wl{at % 200}.mcsv.net", TXT, 260)
+
+
+def ask_other_lists(dialogue: Dialogue) -> None:
+    """Some answer that the address is listed, most that there is no such name."""
+    for at in range(300):
+        listed = {"code": 0, "answer_bytes": 16} if at % 3 == 0 else {"code": 3, "answer_bytes": 75}
+        dialogue.ask(1000 + at, f"{'.'.join(digits(at, 32))}.dnsbl.example.net", A, **listed)
+        dialogue.ask(1000 + at / 2, f"{at % 256}.{at // 256}.113.203.a-list-of-senders.example.org", A, **listed)
+
+
+def ask_with_search_suffixes(dialogue: Dialogue) -> None:
+    for at in range(300):
+        for suffix in ("crawler.svc.cluster.local", "svc.cluster.local", "cluster.local", "corp.example.com"):
+            dialogue.ask(1000 + at / 2, f"www.example-site-{at}.org.{suffix}", A, 75, code=3)
+
+
 def look_up_backwards(dialogue: Dialogue) -> None:
     for at in range(300):
         name = ".".join(digits(at, 32))
@@ -163,8 +199,8 @@ def ask_on_the_link(dialogue: Dialogue) -> None:
 
 @pytest.mark.parametrize(
     "habit",
-    [browse, ask_lists, look_up_backwards, deliver_mail, use_content_networks, join_a_directory, ask_again,
-     ask_for_addresses, ask_on_the_link],
+    [browse, ask_lists, ask_lists_of_mail_servers, ask_other_lists, ask_with_search_suffixes, look_up_backwards,
+     deliver_mail, use_content_networks, join_a_directory, ask_again, ask_for_addresses, ask_on_the_link],
 )  # fmt: skip
 def test_many_names_that_are_no_tunnel(dialogue, habit):
     habit(dialogue)
@@ -226,13 +262,30 @@ def test_tables_are_bounded_and_what_finds_no_room_is_counted():
     dialogue = Dialogue(detector)
     for at in range(100):
         dialogue.ask(1000, f"a.domain{at}.com", A, None)
-    assert detector.refused == 96
+    assert detector.refused == 90
     for at in range(20):
         dialogue.ask(1001, f"x{at}.domain0.com", A, None)
-    assert detector.refused == 96 + 14
+    assert detector.refused == 90 + 20
     detector.end(1001 + WINDOW_S)
     dialogue.ask(1001 + WINDOW_S, "y.domain0.com", A, None)
-    assert detector.refused == 96 + 14
+    assert detector.refused == 90 + 20
+
+
+@pytest.mark.parametrize("each", [1, 3])
+def test_many_domains_that_are_asked_for_a_little_do_not_hide_a_tunnel(each):
+    dialogue = Dialogue(DnsTunnel(capacity=20))
+    for at in range(100):
+        for name in range(each):
+            dialogue.ask(1000 + at / 10, f"www{name}.company{at}.com", A, None)
+    assert dialogue.found == []
+    for at in range(400):
+        dialogue.ask(1020 + at / 5, f"{digits(at, 40)}.t.evil-tunnel.com", TXT)
+    assert dialogue.found[-1].score >= 75
+    # Of what was told of nothing is forgotten, whatever is asked for besides.
+    for at in range(100):
+        dialogue.ask(1100 + at / 10, f"www.other{at}.com", A, None)
+    dialogue.ask(1111, "last.t.evil-tunnel.com", TXT)
+    assert "401 different names" in dialogue.detector.end(1120)[0].evidence
 
 
 NAMES = st.one_of(st.text(max_size=300), st.from_regex(r"[a-z0-9.\\]{0,80}(\.com|\.co\.uk|\.)?", fullmatch=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -99,8 +100,18 @@ def test_busy_is_told_of_what_grows_fast() -> None:
     assert not live.carried(KEY, 105.0, Traffic(3000, 30, 3000, 30))
     (busy,) = live.carried(KEY, 110.0, Traffic(1_003_000, 1030, 3000, 30))
     assert isinstance(busy, Busy)
-    assert (busy.sent_packets, busy.since, busy.is_answered) == (1000, 105.0, True)
+    assert (busy.sent_packets, busy.since, busy.is_answered) == (200, 105.0, True)
     assert not live.carried(KEY, 115.0, Traffic(1_003_000, 1030, 3000, 30))
+
+
+@pytest.mark.parametrize(("protocol", "attempts"), [(UDP, 0), (TCP, 60)])
+def test_busy_is_told_of_little_that_nobody_answers(protocol: int, attempts: int) -> None:
+    live = LiveWatch()
+    live.began(KEY, first(protocol=protocol))
+    (busy,) = live.carried(KEY, 105.0, Traffic(30_000, 300))
+    assert isinstance(busy, Busy)
+    assert (busy.sent_packets, busy.attempts, busy.is_answered) == (60, attempts, False)
+    assert not live.carried(KEY, 110.0, Traffic(30_400, 335))
 
 
 def test_full_table_lets_the_unanswered_go_first() -> None:

@@ -19,7 +19,16 @@ from tests.engine.detect.dialogue import (
 )
 
 from pfw.engine.detect import contacts
-from pfw.engine.detect.port_scan import FAST_PORTS, SLOW_PORTS, UDP_PORTS, WALK_PORTS, PortScan
+from pfw.engine.detect.port_scan import (
+    FAST_PORTS,
+    FEW_PORTS,
+    SETTLED_S,
+    SLOW_PORTS,
+    SLOW_S,
+    UDP_PORTS,
+    WALK_PORTS,
+    PortScan,
+)
 from pfw.engine.detect.proof import MEMBERS_MAX
 from pfw.model.observation import Began, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
 from pfw.model.packet import SCTP, TCP, UDP
@@ -107,6 +116,101 @@ def test_the_proof_may_come_later():
     opened = tried_with_connect(began(SCANNER, TARGET, 22, 110.0))
     found = alerts(PortScan(), [*tries(range(100, 140)), *opened])
     assert [each.ban for each in found][-1] == (address(SCANNER),)
+
+
+@pytest.mark.parametrize("forged", [5, 12, 40])
+@pytest.mark.parametrize("talks", [False, True])
+def test_a_health_check_in_whose_name_somebody_scans_proves_nothing(forged, talks):
+    """It opens a port and leaves it, or asks something there, before, meanwhile and after."""
+    checks = chain(*(tried_with_connect(began(SCANNER, TARGET, 80, n * 10.0)) for n in range(3 if talks else 0, 30)))
+    uses = chain(*(talked(began(SCANNER, TARGET, 80, n * 10.0)) for n in range(3 if talks else 0)))
+    found = alerts(PortScan(), in_time(uses, checks, tries(range(1000, 1000 + forged), start=101.0)))
+    assert found
+    assert {each.ban for each in found} == {()}
+
+
+def test_a_port_opened_for_the_first_time_proves_the_source_only_about_when_it_scans():
+    scan = tries(range(100, 140), start=5_000.0)
+    for opened, banned in [(4_990.0, set()), (4_996.0, {address(SCANNER)}), (5_010.0, {address(SCANNER)}),
+                           (5_002.0 + SLOW_S, set())]:  # fmt: skip
+        found = alerts(PortScan(), in_time(scan, tried_with_connect(began(SCANNER, TARGET, 22, opened))))
+        assert {ban for each in found for ban in each.ban} == banned, opened
+
+
+def test_who_uses_one_service_and_scans_is_proved_by_another():
+    seen = in_time(talked(began(SCANNER, TARGET, 22, 10.0)), tries(range(100, 140)),
+                   *(tried_with_connect(began(SCANNER, TARGET, port, 100.2)) for port in (22, 80)))  # fmt: skip
+    assert alerts(PortScan(), seen)[-1].ban == (address(SCANNER),)
+
+
+SERVICES = (5432, 6379, 8080, 9200, 5672, 9000)
+
+
+@pytest.mark.parametrize("once", [tried_with_connect, talked])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_services_that_are_down_are_no_scan(once, reply):
+    """A monitor checks them each minute."""
+    rounds = [
+        once(each) if number < 6 else [met(each, reply)]
+        for number in range(8)
+        for each in (began(SCANNER, TARGET, port, number * 60.0 + n) for n, port in enumerate(SERVICES))
+    ]
+    assert alerts(PortScan(), in_time(*rounds)) == []
+
+
+def test_what_opens_at_last_is_what_was_waited_for():
+    """`nc -z` in a loop, until the services are there."""
+    vain = [tries(SERVICES, start=second) for second in range(3)]
+    opened = (tried_with_connect(began(SCANNER, TARGET, port, 4.0)) for port in SERVICES)
+    found = alerts(PortScan(), in_time(*vain, *opened))
+    assert {each.ban for each in found} == {()}
+
+
+def in_periods(detector, seen):
+    """As `Detection` does it."""
+    found, next_period = [], 60.0
+    for each in seen:
+        while each.time >= next_period:
+            found += detector.end(next_period)
+            next_period += 60.0
+        found += detector.observe(each)
+    return found + list(detector.end(next_period))
+
+
+@pytest.mark.parametrize("check", [tried_with_connect, half_open])
+@pytest.mark.parametrize("every_s", [2.0, 10.0, 30.0])
+def test_checks_of_a_load_balancer_that_fail_ban_nobody(check, every_s):
+    """Of twelve ports four have a service."""
+    seen = []
+    for number in range(10):
+        start = number * every_s
+        seen += tries(range(30_000, 30_008), start=start)
+        seen += chain(*(check(began(SCANNER, TARGET, port, start + 0.1)) for port in range(31_000, 31_004)))
+    found = in_periods(PortScan(), seen)
+    assert {each.ban for each in found} == {()}
+
+
+@pytest.mark.parametrize("proof", [half_open, tried_with_connect])
+@pytest.mark.parametrize("again", [0, 2])
+def test_for_few_ports_that_are_not_tried_again_and_again_the_ban_comes_later(proof, again):
+    """A scanner may repeat what nobody answered, within seconds."""
+    seen = in_time(*(tries(range(100, 110), start=100.0 + n) for n in range(again + 1)),
+                   proof(began(SCANNER, TARGET, 22, 100.05)))  # fmt: skip
+    other = [met(began("203.0.113.9", TARGET, 443, 100.0 + n * 20), Reply.ANSWERED) for n in range(1, 10)]
+    found = in_periods(PortScan(), [*seen, *other])
+    bans = [each for each in found if each.ban]
+    assert (found[0].ban, len(bans)) == ((), 1)
+    soon = PortScan()
+    before = list(chain(*map(soon.observe, seen)))
+    assert {each.ban for each in [*before, *soon.end(100.0 + SETTLED_S - 1)]} == {()}
+    assert [each.ban for each in soon.end(105.0 + SETTLED_S)] == [(address(SCANNER),)]
+
+
+@pytest.mark.parametrize("proof", [half_open, tried_with_connect])
+def test_a_ban_for_many_ports_does_not_wait(proof):
+    detector = PortScan()
+    seen = in_time(proof(began(SCANNER, TARGET, 22, 99.9)), tries(range(100, 100 + FEW_PORTS), every_s=0.001))
+    assert [alert.ban for each in seen for alert in detector.observe(each)] == [(address(SCANNER),)]
 
 
 def test_open_ports_alone_that_are_reset_count_but_prove_nothing():
@@ -363,6 +467,21 @@ def test_what_goes_to_many_is_none(target):
     assert alerts(PortScan(), tries(range(1, 60), Reply.SILENT, target=target, protocol=UDP)) == []
 
 
+def test_a_host_whose_address_ends_as_a_broadcast_address_does_is_scanned_all_the_same():
+    """Once it has answered, it is a host: of a network larger than a /24."""
+    host = "10.1.4.255"
+    found = alerts(PortScan(), tries(range(1000, 1030), target=host))
+    assert "30 TCP ports of 10.1.4.255" in found[-1].evidence
+    answered = talked(began("203.0.113.1", host, 443, 50.0))
+    assert alerts(PortScan(), [*answered, *tries(range(1000, 1030), Reply.SILENT, target=host)])
+    assert alerts(PortScan(), tries(range(1000, 1030), Reply.SILENT, target=host)) == []
+    # A router may say of what went to all that the port cannot be reached.
+    assert alerts(PortScan(), tries(range(1, 60), target=host, protocol=UDP)) == []
+    protocols = [ProtocolTried(60.0, address(SCANNER), address(host), number) for number in range(140, 150)]
+    assert alerts(PortScan(), [*answered, *protocols])
+    assert alerts(PortScan(), protocols) == []
+
+
 def test_ip_protocols():
     def tried(numbers, target=TARGET):
         return [ProtocolTried(n / 100, address(SCANNER), address(target), n) for n in numbers]
@@ -408,6 +527,26 @@ def test_never_raises_and_bans_only_sources(seen):
         assert 0 <= each.score <= 100
         assert set(each.ban) <= {each.source}
         assert each.first <= each.last
+
+
+@pytest.mark.parametrize("each", [2, 4])
+def test_many_sources_that_try_a_little_do_not_hide_a_scan(each):
+    """Fewer ports each, and more sources, than anything is said of."""
+    seen = [
+        met(Began(100.0 + n, TCP, forged(n), address(TARGET), 1024, 80 + port), Reply.SILENT)
+        for n in range(100)
+        for port in range(each)
+    ]
+    detector = PortScan(pairs_max=50)
+    assert alerts(detector, seen) == []
+    opened = tried_with_connect(began(SCANNER, TARGET, 22, 210.0))
+    found = alerts(detector, [*opened, *tries(range(100, 140), start=210.0)])
+    assert {ban for each in found for ban in each.ban} == {address(SCANNER)}
+    assert "40 TCP ports" in found[-1].evidence
+    # Who was told of stays, whatever comes later.
+    more = [Began(300.0, TCP, forged(n), address(TARGET), 1024, port) for n in range(200) for port in (1, 2)]
+    alerts(detector, [met(each, Reply.SILENT) for each in more])
+    assert "80 TCP ports" in alerts(detector, tries(range(140, 180), start=301.0))[-1].evidence
 
 
 def test_its_tables_are_bounded(monkeypatch):

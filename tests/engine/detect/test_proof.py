@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pfw.engine.detect.proof import (
+    KNOWN_MAX,
     MEMBERS_MAX,
     PLACES_MAX,
     PLACES_S,
@@ -17,12 +18,13 @@ from pfw.engine.detect.proof import (
     TOGETHER_S,
     Company,
     Handshakes,
+    Latest,
     are_proof,
     is_alone,
     is_by_reset,
 )
-from pfw.model.observation import Began, Confirmed, Ended
-from pfw.model.packet import TCP
+from pfw.model.observation import Began, Confirmed, Ended, HalfOpen, Met, Reply
+from pfw.model.packet import TCP, UDP
 
 
 def source(number: int) -> bytes:
@@ -53,15 +55,82 @@ def test_which_resets_count(by_reset, port, proof):
         (True, (1, 74), True),  # a scanner that resets what was accepted
         (True, (2, 128), False),  # we reset: the acknowledgement was one of 66,000 that were tried
         (True, (4, 236), False),
+        (True, (4, 282), False),  # answered three times meanwhile: whoever guesses may take their time
         (True, (2, 190), True),  # a greeting was sent: the machine itself believes the handshake
     ],
 )
 def test_a_number_that_may_be_guessed_proves_nothing(by_reset, received, proof):
-    handshakes = Handshakes()
+    handshakes = Handshakes(3600.0)
     began = Began(1.0, TCP, source(1), source(2), 40_000, 22, None, 74)
     handshakes.confirmed(Confirmed(2.0, began))
     packets, size = received
     assert handshakes.ended(Ended(3.0, began, 128, 2, size, packets, by_reset)) is proof
+
+
+def leave(handshakes, number, port, time) -> bool:
+    """Opens a port and leaves it: whether that counts."""
+    began = Began(time, TCP, source(number), source(2), 40_000, port, None, 74)
+    handshakes.confirmed(Confirmed(time, began))
+    return handshakes.ended(Ended(time, began, 206, 3, 74, 1, by_reset=True))
+
+
+def test_a_port_that_let_its_source_in_before_proves_nothing():
+    handshakes = Handshakes(3600.0)
+    assert leave(handshakes, 1, 22, 100.0)
+    assert [leave(handshakes, 1, 22, time) for time in (110.0, 3_000.0, 6_000.0)] == [False] * 3
+    assert leave(handshakes, 1, 80, 110.0)
+    assert leave(handshakes, 3, 22, 110.0)
+    assert leave(handshakes, 1, 22, 6_000.0 + 3601.0)
+
+
+def test_a_long_session_is_known_until_its_end():
+    handshakes = Handshakes(3600.0)
+    began = Began(0.0, TCP, source(1), source(2), 40_001, 22, None, 74)
+    handshakes.confirmed(Confirmed(1.0, began))
+    assert not handshakes.ended(Ended(9_000.0, began, 90_000, 100, 90_000, 100))
+    assert not leave(handshakes, 1, 22, 10_000.0)
+
+
+@pytest.mark.parametrize(
+    ("seen", "expected"),
+    [
+        (Met(9.0, Began(9.0, TCP, source(1), source(2), 1, 22), Reply.REFUSED), True),
+        (Met(1e6, Began(1e6, TCP, source(1), source(2), 1, 22), Reply.SILENT), True),
+        (Met(9.0, Began(9.0, TCP, source(1), source(2), 1, 23), Reply.REFUSED), False),
+        (Met(9.0, Began(9.0, TCP, source(1), source(3), 1, 22), Reply.REFUSED), False),
+        (Met(9.0, Began(9.0, TCP, source(3), source(2), 1, 22), Reply.REFUSED), False),
+        (Met(9.0, Began(9.0, UDP, source(1), source(2), 1, 22), Reply.SILENT), False),
+        (Confirmed(9.0, Began(9.0, TCP, source(1), source(2), 1, 22), by_reset=True), False),
+        (HalfOpen(9.0, Began(9.0, TCP, source(1), source(2), 1, 22)), False),
+    ],
+)
+def test_what_once_let_in_and_does_not_answer_is_an_outage(seen, expected):
+    handshakes = Handshakes(3600.0)
+    assert not handshakes.is_outage(seen)
+    reset = Began(4.0, TCP, source(1), source(2), 1, 22)
+    handshakes.confirmed(Confirmed(4.0, reset, by_reset=True))
+    assert not handshakes.is_outage(seen)
+    leave(handshakes, 1, 22, 5.0)
+    assert handshakes.is_outage(seen) is expected
+
+
+def test_what_is_known_is_bounded_and_the_latest_is_kept():
+    handshakes = Handshakes(3600.0)
+    for number in range(KNOWN_MAX + 9):
+        leave(handshakes, number, 22, 10.0)
+        leave(handshakes, 0, 22, 10.0)
+    assert len(handshakes._known) == KNOWN_MAX
+    assert not leave(handshakes, 0, 22, 11.0)
+    assert leave(handshakes, 1, 22, 11.0)
+
+
+def test_the_latest_time_of_each_and_of_too_many_the_oldest_is_forgotten():
+    latest = Latest[int](2)
+    noted = [latest.note(number, time) for number, time in ((1, 5.0), (2, 6.0), (1, 7.0), (3, 8.0))]
+    assert noted == [None, None, 5.0, None]
+    assert [latest.get(number) for number in (1, 2, 3)] == [7.0, None, 8.0]
+    assert 1 in latest
+    assert 2 not in latest
 
 
 def tried(things, first=100.0, last=110.0) -> SimpleNamespace:

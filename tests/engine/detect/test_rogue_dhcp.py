@@ -29,8 +29,8 @@ class Dialogue:
         self.detector = detector or RogueDhcp()
         self.found: list[Alert] = []
 
-    def ask(self, time, client=CLIENT, kind=DISCOVER, frame=None, source=NOBODY):
-        self.found += self.detector.observe(DhcpSeen(time, source, frame or client, kind, client))
+    def ask(self, time, client=CLIENT, kind=DISCOVER, frame=None, source=NOBODY, link=""):
+        self.found += self.detector.observe(DhcpSeen(time, source, frame or client, kind, client, link=link))
 
     def answer(self, time, server=SERVER, mac=SERVER_MAC, client=CLIENT, kind=OFFER, routers=None, names=None, **more):
         facts = {"offered": packed("192.0.2.100"), "server": server} | more
@@ -43,9 +43,10 @@ class Dialogue:
         )  # fmt: skip
 
     def lease(self, time, server=SERVER, mac=SERVER_MAC, client=CLIENT, **more):
-        self.ask(time, client)
+        link = more.get("link", "")
+        self.ask(time, client, link=link)
         self.answer(time + 0.1, server, mac, client, **more)
-        self.ask(time + 0.2, client, REQUEST)
+        self.ask(time + 0.2, client, REQUEST, link=link)
         self.answer(time + 0.3, server, mac, client, ACK, **more)
 
 
@@ -132,6 +133,17 @@ def another_network(d):
         d.lease(time, ROGUE, ROGUE_MAC)
 
 
+def a_server_on_each_link(d):
+    """One host has an address on both, and asks on both at once."""
+    for time in range(0, 8000, 900):
+        d.ask(time, link="eth0 10")
+        d.ask(time, link="eth0 20")
+        d.answer(time + 0.1, link="eth0 10")
+        d.answer(time + 0.1, ROGUE, ROGUE_MAC, link="eth0 20")
+        d.lease(time + 100, client=ROGUE_MAC, link="eth0 10")
+        d.lease(time + 200, ROGUE, ROGUE_MAC, SERVER_MAC, link="eth0 20")
+
+
 def a_server_for_booting_only(d):
     for time in range(0, 1000, 100):
         d.ask(time)
@@ -172,6 +184,7 @@ def a_class_room(d):
     "story",
     [
         an_ordinary_day,
+        a_server_on_each_link,
         a_pair_of_servers,
         another_network,
         a_server_for_booting_only,

@@ -51,7 +51,11 @@ def dialogue() -> Dialogue:
         ({"prefixes": (BAD,), "preference": 1}, 70, "and wants to be preferred"),
         ({"preference": 1}, 60, "and wants to be preferred"),
         ({"lifetime_s": 0, "names": BAD_NAMES}, 60, "with other name servers: 2001:db8:bad::53"),
-        ({"time": LEARN_S + 2}, 50, "beside fe80::1"),
+        ({"time": LEARN_S + 2}, 0, ""),
+        ({"time": LEARN_S + 2, "names": BAD_NAMES}, 60, "with other name servers: 2001:db8:bad::53"),
+        ({"time": LEARN_S + 2, "prefixes": (), "names": ()}, 50, "beside fe80::1"),
+        ({"time": ALIVE_S - 2, "prefixes": (BAD,)}, 60, "for other prefixes: 2001:db8:bad::"),
+        ({"time": ALIVE_S + 2, "prefixes": (BAD,), "names": BAD_NAMES}, 0, ""),
     ],
 )
 def test_a_second_router(dialogue, said, score, words):
@@ -66,6 +70,24 @@ def test_a_second_router(dialogue, said, score, words):
     assert (alert.kind, alert.source, alert.score, alert.ban) == (Kind.ROGUE_ROUTER, EVIL, score, ())
     assert alert.evidence.startswith("52:54:00:00:00:03 advertises itself as a router beside fe80::1")
     assert words in alert.evidence
+
+
+def test_who_was_there_first_is_no_newcomer_after_a_pause(dialogue):
+    dialogue.advertise(0)
+    dialogue.advertise(ALIVE_S + 100, EVIL, EVIL_MAC, prefixes=(BAD,), names=BAD_NAMES)
+    for time in range(700, 1200, 100):
+        dialogue.advertise(ALIVE_S + time)
+        dialogue.advertise(ALIVE_S + time + 1, EVIL, EVIL_MAC, prefixes=(BAD,), names=BAD_NAMES)
+    dialogue.end(9000)
+    assert {(each.source, each.score) for each in dialogue.found} == {(EVIL, 70)}
+
+
+def test_one_of_many_links_has_a_rogue(dialogue):
+    a_router_of_many_links(dialogue)
+    dialogue.advertise(4000, EVIL, EVIL_MAC, prefixes=(BAD,), link="trunk 3")
+    dialogue.end(9000)
+    (alert,) = dialogue.found
+    assert (alert.source, alert.score) == (EVIL, 70)
 
 
 def test_in_the_routers_name_that_it_is_none_any_more(dialogue):
@@ -136,6 +158,32 @@ def two_routers_of_one_network(d):
         d.advertise(time + 1, packed("fe80::2"), b"\2\0\0\0\0\2")
 
 
+def a_fellow_that_comes_back(d):
+    for time in range(0, 4000, 200):
+        d.advertise(time)
+        if time > LEARN_S:
+            d.advertise(time + 1, packed("fe80::2"), b"\2\0\0\0\0\2")
+
+
+def to_the_office_and_home_again(d):
+    for began, router, prefix, names in (
+        (0, GATE, HOME, NAMES),
+        (3300, EVIL, BAD, BAD_NAMES),
+        (6600, GATE, HOME, NAMES),
+    ):
+        for time in range(began, began + 2400, 200):
+            d.advertise(time, router, prefixes=(prefix,), names=names)
+
+
+def a_router_of_many_links(d):
+    """With the same address on each, and all at once."""
+    for time in range(0, 4000, 200):
+        for n in range(40):
+            prefix = (packed(f"2001:db8:{n:x}::"), 64)
+            d.advertise(time, mac=bytes([2, 0, 0, 0, 0, n]), prefixes=(prefix,), names=(prefix[0],), link=f"trunk {n}")
+            d.advertise(time, HOST, mac=bytes([2, 0, 0, 0, 1, n]), prefixes=(prefix,), names=(), link=f"trunk {n}")
+
+
 def a_border_router_of_a_mesh(d):
     d.advertise(0)
     for time in range(1000, 4000, 200):
@@ -171,6 +219,9 @@ def neighbours_and_proxies(d):
     [
         one_router,
         two_routers_of_one_network,
+        a_fellow_that_comes_back,
+        to_the_office_and_home_again,
+        a_router_of_many_links,
         a_border_router_of_a_mesh,
         another_network,
         a_pair_with_a_shared_address,

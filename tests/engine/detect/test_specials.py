@@ -3,8 +3,8 @@
 import pytest
 
 from pfw.engine.detect.specials import Quoted, Specials, quoted
-from pfw.model.observation import Odd, Reply
-from pfw.model.packet import ICMP, ICMPV6, Fragment, Packet
+from pfw.model.observation import ArpSeen, Odd, Reply
+from pfw.model.packet import ICMP, ICMPV6, Arp, Fragment, Packet
 
 NOON = 1_795_392_000.0
 ROUTER, HERE, THERE = bytes((192, 0, 2, 254)), bytes((192, 0, 2, 1)), bytes((198, 51, 100, 2))
@@ -42,6 +42,16 @@ def test_errors(protocol, kind, code, reply):
 def test_errors_that_name_nothing(missing):
     assert quoted(error(ICMP, 3, 3, **{missing: None}), NOON) is None
     assert quoted(Packet(), NOON) is None
+
+
+@pytest.mark.parametrize(
+    ("interface", "vlans", "link"),
+    [(None, (), ""), ("eth0", (), "eth0"), (None, (7,), "7"), ("eth0", (7, 8), "eth0 7 8")],
+)
+def test_the_link_of_a_neighbour(interface, vlans, link):
+    arp = Arp(1, bytes(6), HERE, bytes(6), THERE)
+    (seen,) = Specials().packet(Packet(arp=arp, vlans=vlans), NOON, interface)
+    assert seen == ArpSeen(NOON, None, None, arp, link)
 
 
 def test_holes_are_told_of_once_they_are_old():

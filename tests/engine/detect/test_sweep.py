@@ -20,7 +20,7 @@ from tests.engine.detect.dialogue import (
 from tests.engine.detect.test_port_scan import REPLIES, SEEN
 
 from pfw.engine.detect import contacts
-from pfw.engine.detect.sweep import FAR_HOSTS, NEAR_HOSTS, SLOW_HOSTS, Sweep
+from pfw.engine.detect.sweep import FAR_HOSTS, NEAR_HOSTS, SLOW_HOSTS, SLOW_SOURCES_MAX, SWEEPS_S, Sweep
 from pfw.model.observation import Began, Kind, Met, ProtocolTried, Reply
 from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 
@@ -170,6 +170,40 @@ def test_hosts_that_are_opened_and_left_prove_the_source():
     assert {each.ban for each in found} == {()}  # SYN-ACKs are drawn upon a victim so
 
 
+def left(hosts, time=99.0):
+    return list(chain(*(tried_with_connect(began(SCANNER, f"192.0.2.{n}", 22, time)) for n in hosts)))
+
+
+@pytest.mark.parametrize("hosts", [(101,), (101, 102), range(101, 131)])
+def test_health_checks_in_whose_name_somebody_sweeps_prove_nothing(hosts):
+    """They open the same ports of the same hosts again and again."""
+    checks = chain(*(left(hosts, 10.0 * n) for n in range(30)))
+    assert banned(checks, tries(neighbours(60))) == set()
+
+
+def test_one_host_that_is_left_again_and_again_is_not_two():
+    assert banned(tries(neighbours(60)), *(left([101], 105.0 + n) for n in range(9))) == set()
+    assert banned(tries(neighbours(60)), *(left([101 + n], 105.0 + n) for n in range(2))) == {address(SCANNER)}
+    assert banned(tries(neighbours(60)), left([101], 105.0), left([102], 106.0 + SWEEPS_S)) == set()
+
+
+@pytest.mark.parametrize("once", [tried_with_connect, talked])
+@pytest.mark.parametrize("reply", REPLIES)
+def test_hosts_that_are_down_are_no_sweep(once, reply):
+    """A monitor asks each of a rack once a minute, and most lose power."""
+    seen = []
+    for number in range(10):
+        for host in range(24):
+            first = began(SCANNER, f"192.0.2.{100 + host}", 22, number * 60.0 + host * 2)
+            seen += [met(first, reply)] if number >= 6 and host >= 8 else once(first)
+    assert alerts(Sweep(), sorted(seen, key=lambda each: each.time)) == []
+
+
+def test_hosts_that_were_waited_for_prove_nothing():
+    vain = tries(neighbours(30), reply=Reply.REFUSED)
+    assert banned(vain, left(range(1, 31), 110.0)) == set()
+
+
 def resets(hosts, source=SCANNER, source_port=50_000):
     return list(
         chain(*(half_open(began(source, f"192.0.2.{n}", 22, 101.0, source_port=source_port)) for n in hosts))
@@ -230,6 +264,35 @@ def test_a_flood_is_none_and_does_not_hide_a_sweep():
     assert alerts(detector, flood) == []
     assert detector.refused
     assert alerts(Sweep(), [*tries(neighbours(2)), *flood, *tries(neighbours(40))])
+
+
+@pytest.mark.parametrize("each", [2, 4])
+def test_many_sources_that_try_a_little_do_not_hide_a_sweep(each):
+    seen = [
+        Met(100.0 + n, Began(100.0 + n, TCP, bytes((45, *n.to_bytes(3))), address(target), 1024, 80), Reply.SILENT)
+        for n in range(100)
+        for target in neighbours(each)
+    ]
+    detector = Sweep(sweeps_max=50)
+    assert alerts(detector, seen) == []
+    found = alerts(detector, tries(neighbours(60)))
+    assert "60 hosts" in found[-1].evidence
+    # Who was told of stays.
+    alerts(detector, seen)
+    assert "61 hosts" in alerts(detector, tries(["192.0.2.99"]))[-1].evidence
+
+
+def test_many_sources_that_try_a_little_do_not_hide_a_slow_sweep():
+    seen = [
+        met(Began(100.0 + n / 10, TCP, bytes((45, *n.to_bytes(3))), address(target), 1024, 80), Reply.SILENT)
+        for n in range(SLOW_SOURCES_MAX + 100)
+        for target in neighbours(2)
+    ]
+    detector = Sweep()
+    assert alerts(detector, seen) == []
+    targets = [f"10.10.{number * 40}.{number}" for number in range(1, SLOW_HOSTS + 1)]
+    later = [met(began(SCANNER, target, 80, 200.0 + n * 500.0), Reply.SILENT) for n, target in enumerate(targets)]
+    assert len(alerts(detector, later)) == 1
 
 
 @settings(deadline=None, max_examples=100)

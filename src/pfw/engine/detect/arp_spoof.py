@@ -38,6 +38,8 @@ ASKED_MAX = 4_096
 ROUTERS_MAX = 256
 
 _REPLY = 2
+_Place = tuple[str, bytes]
+"""The link, and an address on it: private networks with the same addresses lie side by side."""
 
 
 class _Owner:
@@ -60,7 +62,7 @@ class _Claimant:
     __slots__ = ("first", "mismatches", "next_alert", "score", "taken", "total", "unasked")
 
     def __init__(self) -> None:
-        self.taken: dict[bytes, bytes] = {}
+        self.taken: dict[_Place, bytes] = {}
         self.unasked: dict[tuple[bytes, bytes], tuple[float, int]] = {}
         self.mismatches = self.total = 0
         self.first: float | None = None
@@ -71,7 +73,7 @@ class ArpSpoof:
     wants: tuple[type, ...] = (ArpSeen, NeighbourSeen, DhcpSeen, RouterSeen)
 
     def __init__(self, addresses_max: int = ADDRESSES_MAX, claimants_max: int = CLAIMANTS_MAX) -> None:
-        self._owners: Table[bytes, _Owner] = Table(addresses_max, ADDRESSES_S, _Owner)
+        self._owners: Table[_Place, _Owner] = Table(addresses_max, ADDRESSES_S, _Owner)
         self._claimants: Table[bytes, _Claimant] = Table(claimants_max, CLAIMANTS_S, _Claimant)
         # Who asked for what, and when; the oldest makes room.
         self._asked: dict[tuple[bytes, bytes], float] = {}
@@ -116,7 +118,7 @@ class ArpSpoof:
             yield from self._mismatch(frame, mac, arp.sender, now)
         if frame == mac:
             # Who speaks for somebody else says nothing of whether that one is there.
-            yield from self._claim(mac, arp.sender, now)
+            yield from self._claim(mac, (seen.link, arp.sender), now)
         to_one = is_one_host(seen.destination_mac) and is_one_host(arp.target_mac)
         if is_reply and to_one and not self._was_asked(arp.target_mac, arp.sender, now):
             yield from self._unasked(frame, seen, now)
@@ -134,7 +136,7 @@ class ArpSpoof:
             or not is_host(seen.target)
         ):
             return
-        yield from self._claim(mac, seen.target, seen.time)
+        yield from self._claim(mac, (seen.link, seen.target), seen.time)
 
     def _ask(self, asker: bytes, target: bytes, now: float) -> None:
         self._asked.pop((asker, target), None)
@@ -172,18 +174,18 @@ class ArpSpoof:
             many = len({each for each, (_, often) in claimant.unasked.items() if often >= UNASKED_MANY})
             text = f"told {mac_text(to)} {count + 1} times in {lasted(began, now)} that {self._named(address)} is at "
             text += f"{mac_text(mac)}, and nobody had asked"
-            right = self._another(address, mac)
+            right = self._another((seen.link, address), mac)
             text += "" if right is None else f"; it is, or was, at {mac_text(right)}"
             score = 65 if right is None and many == 1 else 75 if right is None else 85
             yield from self._alert(by, claimant, address, now, score, text)
 
-    def _another(self, address: bytes, mac: bytes) -> bytes | None:
+    def _another(self, place: _Place, mac: bytes) -> bytes | None:
         """Another MAC at which an address is, or was before."""
-        owner = self._owners.peek(address)
+        owner = self._owners.peek(place)
         return None if owner is None else owner.mac if owner.mac != mac else owner.other
 
-    def _claim(self, mac: bytes, address: bytes, now: float) -> Iterator[Alert]:
-        owner = self._owners.get(address, now)
+    def _claim(self, mac: bytes, place: _Place, now: float) -> Iterator[Alert]:
+        owner = self._owners.get(place, now)
         if owner is None or owner.mac == mac:
             if owner is not None:
                 owner.at = now
@@ -199,23 +201,24 @@ class ArpSpoof:
         before, owner.other, owner.other_at = owner.mac, owner.mac, owner.at
         owner.mac, owner.at = mac, now
         if not back:
-            self._take(mac, before, address, now)
+            self._take(mac, before, place, now)
             return
-        yield from self._two_of_one(owner, address, now)
+        yield from self._two_of_one(owner, place, now)
 
-    def _take(self, mac: bytes, before: bytes, address: bytes, now: float) -> None:
+    def _take(self, mac: bytes, before: bytes, place: _Place, now: float) -> None:
         """What it took is given back when somebody else takes it."""
         loser = self._claimants.peek(before)
         if loser is not None:
-            loser.taken.pop(address, None)
+            loser.taken.pop(place, None)
         claimant = self._claimants.get(mac, now)
         if claimant is not None and len(claimant.taken) < TAKEN_MAX:
-            claimant.taken[address] = before
+            claimant.taken[place] = before
 
-    def _two_of_one(self, owner: _Owner, address: bytes, now: float) -> Iterator[Alert]:
+    def _two_of_one(self, owner: _Owner, place: _Place, now: float) -> Iterator[Alert]:
         """Claims went from one to the other and back: which of the two is it?"""
+        address = place[1]
         first, second = owner.mac or b"", owner.other or b""
-        culprit = self._culprit(first, second, address)
+        culprit = self._culprit(first, second, place)
         claimant = self._claimants.get(culprit, now)
         if claimant is None:
             return
@@ -234,15 +237,15 @@ class ArpSpoof:
         score = 55 + 20 * is_forged + 15 * (len(disputed) > 1) + 10 * (address in self._routers)
         yield from self._alert(culprit, claimant, address, now, min(score, 95), text)
 
-    def _culprit(self, first: bytes, second: bytes, address: bytes) -> bytes:
+    def _culprit(self, first: bytes, second: bytes, place: _Place) -> bytes:
         """Who sends what nobody asked for, and of two alike whoever came later."""
         known = [(mac, each) for mac in (first, second) if (each := self._claimants.peek(mac)) is not None]
-        return max(
-            known, key=lambda pair: (_pushed(pair[1], address), address in pair[1].taken), default=(first, None)
-        )[0]
+        return max(known, key=lambda pair: (_pushed(pair[1], place[1]), place in pair[1].taken), default=(first, None))[
+            0
+        ]
 
-    def _disputed(self, address: bytes, by: bytes, now: float) -> bool:
-        owner = self._owners.peek(address)
+    def _disputed(self, place: _Place, by: bytes, now: float) -> bool:
+        owner = self._owners.peek(place)
         if owner is None or by not in (owner.mac, owner.other):
             return False
         return owner.returns > 0 and now - owner.at <= ALIVE_S and now - owner.other_at <= ALIVE_S

@@ -2,8 +2,8 @@
 
 Judged as RITA does, by the symmetry of the intervals and sizes and by how far they lie from their median. Where the
 program is known each is judged by itself, whatever address it calls from. A page that reloads itself, a mail program, a
-monitor look the same: so the score is below 80 but where both times and sizes are very regular, and the evidence says
-so.
+monitor look the same: so the score is below 80, and the evidence says so; but where all is very regular and the program
+lies where programs do not belong.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import TypeVar
 
 from pfw.engine.detect.detector import Table
-from pfw.engine.detect.program_names import shown
+from pfw.engine.detect.program_names import is_out_of_place, shown
 from pfw.model.address import format_endpoint
 from pfw.model.observation import Alert, Began, Confirmed, Ended, Kind, Met, Reply
 from pfw.model.packet import TCP, UDP, protocol_name
@@ -144,7 +144,7 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     if len(peer.sent) * 2 < len(started):
         return []
     sizes = sorted(map(float, peer.sent))
-    score = _score(intervals, sizes)
+    score = _score(intervals, sizes, is_out_of_place=is_out_of_place(_program(key)))
     if not score or (score <= peer.told_score and peer.count < peer.told_count * _GROWTH):
         return []
     peer.told_count, peer.told_score = peer.count, max(peer.told_score, score)
@@ -156,14 +156,14 @@ def _judged(key: _Key, peer: _Peer) -> list[Alert]:
     ]  # fmt: skip
 
 
-def _score(intervals: Sequence[float], sizes: Sequence[float]) -> int:
+def _score(intervals: Sequence[float], sizes: Sequence[float], *, is_out_of_place: bool) -> int:
     times_near, sizes_near = nearness(intervals), nearness(sizes)
     if times_near < NEAR_TIMES_MIN or sizes_near < NEAR_SIZES_MIN or regularity(intervals) < REGULAR_MIN:
         return 0
     if times_near < NEAR_TIMES_FEW and len(intervals) < CONNECTIONS_MIN_VARIED - 1:
         return 0
     if min(times_near, sizes_near) >= VERY_NEAR:
-        return _SCORE_MAX
+        return _SCORE_MAX if is_out_of_place else _SCORE_USUAL
     lowest = NEAR_TIMES_MIN + NEAR_SIZES_MIN
     above = (times_near + sizes_near - lowest) / (2 - lowest)
     return min(_SCORE_MIN + round(above * (_SCORE_USUAL - _SCORE_MIN)), _SCORE_USUAL)

@@ -2,13 +2,15 @@
 
 Two signs, each counted in leaky buckets as CrowdSec does it: what a service itself says of failed logins, and, where no
 more is known than connections, many short ones in quick succession that carried as much as a failed login does, all
-about the same. A service that says that somebody got in, a session in which more was done, or for FTP a file sent, was
-a login that succeeded: the buckets are emptied. Many names without a password each count as failed logins, too. Where
-anybody may have written what a service says, nobody is banned for it, and no other sign is taken back for it.
+about the same. A service that says that somebody got in empties the buckets. A session in which more was done, or for
+FTP a file sent, perhaps was a login that succeeded: it does not count, and takes something out. Many names without a
+password each count as failed logins, too. Where anybody may have written what a service says, nobody is banned for it,
+and no other sign is taken back for it.
 
 Probes that only look whether a port is open do not count. Those that read the greeting carry less than a login and
-count apart, since it takes many more of them. All that count had a conversation with the service, which nobody has
-with a forged address: so the source may be banned.
+count apart, since it takes many more of them. All that count were opened by a whole handshake, which nobody makes with
+a forged address: so the source may be banned. It is for connections alone only where a login that succeeds carries
+more, and where there were more of them than programs make that log in and leave.
 """
 
 from __future__ import annotations
@@ -21,6 +23,8 @@ from msgspec import Struct
 
 from pfw.engine.detect.contacts import lasted
 from pfw.engine.detect.detector import Table
+from pfw.engine.detect.login_sessions import HEADERS_BYTES, Opened, said
+from pfw.engine.detect.proof import may_be_guessed
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Confirmed, Ended, Kind, LoginFailed, LoginSucceeded
 from pfw.model.packet import TCP
@@ -42,13 +46,12 @@ SPREAD = 0.3
 NAMES_MAX = 16
 """Targets and users of one source that are remembered."""
 SURE = 20
-"""So many tries, and it is almost certain."""
-_HEADERS_BYTES = 60
-"""Of a packet: Ethernet 14, IPv4 20, TCP 20 to 32. Estimates of what was carried are that rough."""
-_SYN_ONLY_BYTES = 8
-"""Segment size and window scale, or permission of SACK: what the options of a SYN have and those of others do not."""
-_FTP_DATA = 20
-_FTP_PASSIVE = 1_024
+"""So many failed logins, and it is almost certain; so many sessions at once that carried as much as one."""
+SURE_LEAK_S, LOOKALIKE_LEAK_S = 60.0, 5.0
+"""In how many seconds one of those sessions leaks away; where logins of programs that do little look the same, that is
+soon."""
+LONG_TAKES, LONG_S = 3, 60.0
+"""How many tries a session that carried more takes out, and how often one does: it needs no account."""
 
 
 Name = TypeVar("Name", bytes, str)
@@ -56,7 +59,9 @@ Name = TypeVar("Name", bytes, str)
 
 class Login(Struct, frozen=True, gc=False):
     """What a failed login at a service carries, in bytes without headers, from whoever tries and to it. `burst` is how
-    many at once are no sign yet, `is_slow` whether a slow succession is one: programs ask some services regularly."""
+    many at once are no sign yet, `is_slow` whether a slow succession is one: programs ask some services regularly.
+    Nobody is sure, nor banned, before there were SURE at once, one of which leaks away in `sure_leak_s`; None where
+    logins that succeed carry no more than those that fail, so that connections alone are never enough."""
 
     name: str
     sent_min: int
@@ -66,28 +71,30 @@ class Login(Struct, frozen=True, gc=False):
     packets_min: int = 3
     burst: int = BURST
     is_slow: bool = False
+    sure_leak_s: float | None = SURE_LEAK_S
 
 
 LOGINS = {
-    # Key exchange and six passwords by OpenSSH and libssh; a session with the shortest command carries more.
-    22: Login("ssh", 600, 6_000, 900, 3_550, packets_min=6, is_slow=True),
-    # USER and PASS are 10 bytes and more, but short packets are padded by Ethernet.
-    21: Login("ftp", 2, 400, 30, 1_200),
+    # Key exchange and six passwords by OpenSSH and libssh. Of a session with the shortest command 3,700 come back, of
+    # dropbear 1,500, of an OpenSSH with few algorithms 3,000.
+    22: Login("ssh", 600, 6_000, 900, 3_550, packets_min=6, is_slow=True, sure_leak_s=LOOKALIKE_LEAK_S),
+    # USER and PASS are 10 bytes and more, but short packets are padded by Ethernet. A monitor says as little.
+    21: Login("ftp", 2, 400, 30, 1_200, sure_leak_s=LOOKALIKE_LEAK_S),
     23: Login("telnet", 10, 800, 20, 2_500, packets_min=4, is_slow=True),
-    # A mail carries more than its sender's login. Clients that fetch open many at once: see `burst`.
-    25: Login("smtp", 20, 350, 60, 1_000, packets_min=4, burst=15),
-    465: Login("smtps", 400, 1_300, 1_000, 8_000, packets_min=4, burst=15),
-    587: Login("submission", 20, 1_300, 60, 8_000, packets_min=4, burst=15),
-    110: Login("pop3", 15, 200, 40, 350, packets_min=4, burst=15),
-    995: Login("pop3s", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20),
-    143: Login("imap", 15, 250, 60, 900, packets_min=4, burst=15),
-    993: Login("imaps", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20),
+    # Who asks whether an address is there sends no mail; an empty box is left at once. Clients that fetch open many.
+    25: Login("smtp", 20, 350, 60, 1_000, packets_min=4, burst=15, sure_leak_s=None),
+    465: Login("smtps", 400, 1_300, 1_000, 8_000, packets_min=4, burst=15, sure_leak_s=None),
+    587: Login("submission", 20, 1_300, 60, 8_000, packets_min=4, burst=15, sure_leak_s=None),
+    110: Login("pop3", 15, 200, 40, 350, packets_min=4, burst=15, sure_leak_s=None),
+    995: Login("pop3s", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20, sure_leak_s=None),
+    143: Login("imap", 15, 250, 60, 900, packets_min=4, burst=15, sure_leak_s=None),
+    993: Login("imaps", 400, 1_200, 1_000, 7_000, packets_min=4, burst=20, sure_leak_s=None),
     445: Login("smb", 300, 2_500, 300, 2_500, packets_min=4, burst=10),
-    3389: Login("rdp", 200, 6_000, 400, 8_000, packets_min=4, is_slow=True),
+    3389: Login("rdp", 200, 6_000, 400, 8_000, packets_min=4, is_slow=True, sure_leak_s=None),
     5900: Login("vnc", 10, 200, 15, 300, packets_min=4),
-    # A query after the login makes it more; pools and health checks open many.
-    3306: Login("mysql", 60, 260, 100, 320, burst=20),
-    5432: Login("postgres", 100, 500, 90, 700, burst=20),
+    # A short query after the login carries no more; pools and health checks open many.
+    3306: Login("mysql", 60, 260, 100, 320, burst=20, sure_leak_s=None),
+    5432: Login("postgres", 100, 500, 90, 700, burst=20, sure_leak_s=None),
 }
 """By port. Web servers are none of them: what a login is there the connection does not show."""
 
@@ -110,16 +117,23 @@ class Bucket:
         self._time = max(self._time, now)
         return self._level > self._capacity
 
+    def take(self, many: int) -> None:
+        """So many were none."""
+        self._level = max(0.0, self._level - many)
+
 
 class _Tries:
     """What one source did at one service."""
 
-    __slots__ = ("burst", "count", "first", "is_thin", "last", "next_told", "received", "sent", "slow", "targets",
-                 "told", "users")  # fmt: skip
+    __slots__ = ("burst", "count", "first", "is_sure", "is_thin", "last", "next_told", "received", "sent", "slow",
+                 "sure", "taken", "targets", "told", "users")  # fmt: skip
 
     def __init__(self) -> None:
         self.burst: Bucket | None = None
         self.slow: Bucket | None = None
+        self.sure: Bucket | None = None
+        self.is_sure = False
+        self.taken: float | None = None
         self.sent: deque[int] = deque(maxlen=SIZES_KEPT)
         self.received: deque[int] = deque(maxlen=SIZES_KEPT)
         self.targets: set[bytes] = set()
@@ -137,20 +151,36 @@ class _Tries:
         self.told, self.next_told = self.count, self.count * 2
         return True
 
-    def add(self, now: float, *, burst: int, is_slow: bool, leak_s: float = BURST_LEAK_S) -> bool:
-        """Whether it is too much, and has to be told: at first, and whenever the tries have doubled."""
+    def take(self, now: float) -> None:
+        """Some were none, perhaps; once in LONG_S."""
+        if self.taken is not None and 0 <= now - self.taken < LONG_S:
+            return
+        self.taken = now
+        for bucket in (self.burst, self.slow, self.sure):
+            if bucket is not None:
+                bucket.take(LONG_TAKES)
+
+    def add(
+        self, now: float, *, burst: int, is_slow: bool, leak_s: float = BURST_LEAK_S, sure_leak_s: float | None = None
+    ) -> bool:
+        """Whether it is too much, and has to be told: at first, whenever the tries have doubled, and when it is sure
+        by now."""
         if self.burst is None:
             self.burst = Bucket(burst, leak_s)
             self.slow = Bucket(max(SLOW, burst), SLOW_LEAK_S) if is_slow else None
+            self.sure = None if sure_leak_s is None else Bucket(SURE, sure_leak_s)
             self.first = now
         self.count += 1
         self.first, self.last = min(self.first, now), max(self.last, now)
         overflows = self.burst.add(now)
         if self.slow is not None:
             overflows = self.slow.add(now) or overflows
-        is_new = overflows and self.count >= self.next_told
-        if not is_new or not _are_similar(self.sent) or not _are_similar(self.received):
+        is_sure = self.sure is not None and self.sure.add(now)
+        if not overflows or not _are_similar(self.sent) or not _are_similar(self.received):
             return False
+        if self.count < self.next_told and (self.is_sure or not is_sure):
+            return False
+        self.is_sure = self.is_sure or is_sure
         self.told = 1
         return self.tell()
 
@@ -159,6 +189,7 @@ class BruteForce:
     wants: tuple[type, ...] = (Ended, LoginFailed, LoginSucceeded, Confirmed)
 
     def __init__(self, sources_max: int = SOURCES_MAX) -> None:
+        self._opened = Opened(LOGINS)
         self._sessions: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
         self._thin: Table[tuple[bytes, int], _Tries] = Table(sources_max, SOURCES_S, _Tries)
         self._logins: Table[tuple[bytes, str], _Tries] = Table(sources_max, SOURCES_S, _Tries)
@@ -177,7 +208,8 @@ class BruteForce:
             case LoginSucceeded():
                 self._succeeded(seen)
             case Confirmed():
-                self._transferred(seen)
+                if not seen.by_reset:
+                    self._opened.opened(seen.began)
         return ()
 
     def end(self, now: float) -> Iterable[Alert]:
@@ -191,30 +223,42 @@ class BruteForce:
                     yield _of_logins(source, service, tries, is_sure=table is self._logins)
 
     def _ended(self, seen: Ended) -> Iterator[Alert]:
-        began = seen.began
+        began, is_file_sent = seen.began, self._opened.ended(seen)
         login = LOGINS.get(began.port or 0)
-        if login is None or began.protocol != TCP or seen.is_open or began.source == began.destination:
+        if is_file_sent is None or login is None or seen.is_open or may_be_guessed(seen):
+            return
+        if began.protocol != TCP or began.source == began.destination:
             return
         key = began.source, began.port or 0
-        sent = seen.sent_bytes - seen.sent_packets * _HEADERS_BYTES
-        received = seen.received_bytes - seen.received_packets * _HEADERS_BYTES
-        if sent > login.sent_max or received > login.received_max or seen.time - began.time > SHORT_S:
-            self._sessions.drop(key)
-            self._thin.drop(key)
+        header_bytes = HEADERS_BYTES[len(began.source)]
+        sent = seen.sent_bytes - seen.sent_packets * header_bytes
+        received = seen.received_bytes - seen.received_packets * header_bytes
+        is_long = sent > login.sent_max or received > login.received_max or seen.time - began.time > SHORT_S
+        if is_long or is_file_sent:
+            for known in (self._sessions.peek(key), self._thin.peek(key)):
+                if known is not None:
+                    known.take(seen.time)
             return
         few = min(seen.sent_packets, seen.received_packets) < login.packets_min
         is_thin = few or sent < login.sent_min or received < login.received_min
-        if is_thin and not _says_something(seen):
+        if is_thin and min(said(seen)) < THIN_BYTES:
             return
+        yield from self._tried(seen, login, is_thin=is_thin)
+
+    def _tried(self, seen: Ended, login: Login, *, is_thin: bool) -> Iterator[Alert]:
+        key = seen.began.source, seen.began.port or 0
         tries = (self._thin if is_thin else self._sessions).get(key, seen.time)
         if tries is None:
             return
         tries.is_thin = is_thin
         tries.sent.append(seen.sent_bytes)
         tries.received.append(seen.received_bytes)
-        _remember(tries.targets, began.destination)
-        burst, leak_s = (THIN, THIN_LEAK_S) if is_thin else (login.burst, BURST_LEAK_S)
-        if tries.add(seen.time, burst=burst, leak_s=leak_s, is_slow=login.is_slow and not is_thin):
+        _remember(tries.targets, seen.began.destination)
+        if is_thin:
+            is_told = tries.add(seen.time, burst=THIN, leak_s=THIN_LEAK_S, is_slow=False)
+        else:
+            is_told = tries.add(seen.time, burst=login.burst, is_slow=login.is_slow, sure_leak_s=login.sure_leak_s)
+        if is_told:
             yield _of_sessions(*key, tries)
 
     def _failed(self, seen: LoginFailed) -> Iterator[Alert]:
@@ -237,26 +281,6 @@ class BruteForce:
                 self._sessions.drop((seen.source, port))
                 self._thin.drop((seen.source, port))
 
-    def _transferred(self, seen: Confirmed) -> None:
-        """FTP sends files and listings through connections of their own: whoever has one is logged in."""
-        began = seen.began
-        if seen.by_reset or not len(self._sessions):
-            return
-        if began.source_port == _FTP_DATA:
-            self._sessions.drop((began.destination, 21))
-        elif (began.port or 0) >= _FTP_PASSIVE:
-            tries = self._sessions.peek((began.source, 21))
-            if tries is not None and began.destination in tries.targets:
-                self._sessions.drop((began.source, 21))
-
-
-def _says_something(seen: Ended) -> bool:
-    """Whether both ends carried anything. No header is longer than that of the SYN without what only a SYN has."""
-    header_bytes = max(_HEADERS_BYTES, seen.began.size_bytes - _SYN_ONLY_BYTES)
-    sent = seen.sent_bytes - seen.sent_packets * header_bytes - _SYN_ONLY_BYTES
-    received = seen.received_bytes - seen.received_packets * header_bytes - _SYN_ONLY_BYTES
-    return min(sent, received) >= THIN_BYTES
-
 
 def _are_similar(some: Iterable[int]) -> bool:
     sizes = sorted(some)
@@ -273,16 +297,19 @@ def _of_sessions(source: bytes, port: int, tries: _Tries) -> Alert:
     mean = (sum(tries.sent) + sum(tries.received)) // len(tries.sent)
     only = next(iter(tries.targets)) if len(tries.targets) == 1 else None
     where = f"{len(tries.targets)} hosts" if only is None else format_address(only)
+    carried = f"{'less' if tries.is_thin else 'no more'} than a failed login carries"
+    if not tries.is_thin and not tries.is_sure:
+        carried += ", and one that succeeds may carry as little"
     return Alert(
         kind=Kind.BRUTE_FORCE,
         source=source,
         target=only,
         first=tries.first,
         last=tries.last,
-        score=55 if tries.is_thin else 80 if tries.count >= SURE else 65,
+        score=55 if tries.is_thin else 80 if tries.is_sure else 65,
         evidence=f"{tries.count} short sessions of {LOGINS[port].name} at {where} in {lasted(tries.first, tries.last)},"
-        f" each of about {mean} bytes: {'less' if tries.is_thin else 'no more'} than a failed login carries",
-        ban=() if tries.is_thin else (source,),  # a probe that only reads a greeting looks the same
+        f" each of about {mean} bytes: {carried}",
+        ban=(source,) if tries.is_sure else (),
     )
 
 

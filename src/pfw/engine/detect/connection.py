@@ -7,21 +7,30 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from pfw.model.observation import Began, Busy, Ended, Met, Reply, Stray
-from pfw.model.packet import ICMP, ICMPV6, TCP
+from pfw.model.packet import ICMP, ICMPV6, TCP, UDP
 
 _ONE_SIDED_PACKETS = 3
 """Who sends so many after a SYN whose answer nobody saw had one: the capture has one direction only."""
 BUSY_PACKETS = 64
 """A power of two: after so many packets of one end it is asked whether they were so many in a second."""
+FEW_PACKETS = 8
+"""The same where nobody answers: of such flows little is much, if they are many."""
 EMPTY_BYTES = 90
 """The largest segment without data, with timestamps, IPv6 and a VLAN tag. One with data that nobody resets is the last
 of a connection, and no probe."""
+IDLE_S = {TCP: 3600.0, UDP: 60.0}
+"""Of those that were answered; a UDP service that has more to say says it within the kernel's own time, 30 to 120 s."""
+UNANSWERED_S = 70.0
+"""Linux repeats a SYN after 1, 2, 4 … 64 s, and a SYN-ACK: so long the next one belongs to the same connection."""
+OVER_S = 60.0
+"""What still comes of a connection that is over begins none (TIME-WAIT of Linux)."""
 NOT_CONNECTIONS = {
     ICMP: frozenset({3, 4, 5, 9, 10, 11, 12}),
     ICMPV6: frozenset({1, 2, 3, 4, *range(130, 138), 143, 151, 152, 153}),
 }
 """Errors, and what routers and neighbours tell each other: they begin nothing and nobody answers them."""
 _BUSY_S = 1.0
+_IDLE_OTHER_S = 30.0
 _BROADCAST = b"\xff\xff\xff\xff"
 
 
@@ -30,11 +39,13 @@ class Connection:
     RST can change anything more, `is_older` that its beginning was not seen.
 
     `answered` is when a SYN-ACK came, `proof` what its acknowledgement must say. `closing` has a bit for each end that
-    has sent FIN. `mark` is since when, and from which counts on, `Busy` is to be told next.
+    has sent FIN. `quick` is `settled`, but not where packets come twice (`is_doubled`). `mark` is since when, and from
+    which counts on, `Busy` is to be told next.
     """
 
-    __slots__ = ("answered", "attempts", "back", "began", "closing", "is_older", "key", "last", "mark", "met", "over",
-                 "proof", "received", "received_packets", "sent", "sent_packets", "settled", "stray")  # fmt: skip
+    __slots__ = ("answered", "attempts", "back", "began", "closing", "is_doubled", "is_older", "key", "last", "mark",
+                 "met", "over", "proof", "quick", "received", "received_packets", "sent", "sent_packets", "settled",
+                 "stray")  # fmt: skip
 
     def __init__(self, key: bytes, back: bytes, began: Began) -> None:
         self.key = key
@@ -45,13 +56,18 @@ class Connection:
         self.attempts = 1
         self.answered = 0.0
         self.last = began.time
-        self.met = self.settled = self.over = False
+        self.met = self.settled = self.quick = self.over = self.is_doubled = False
         self.closing = 0
         self.proof: int | None = None
         self.sent = began.size_bytes
         self.sent_packets = 1
         self.received = self.received_packets = 0
-        self.mark = (began.time, 0, 0, 0, 0, 0)
+        # `Began` tells of the first packet.
+        self.mark = (began.time, began.size_bytes, 1, 0, 0, 1)
+
+    def settle(self, settled: bool) -> None:
+        self.settled = settled
+        self.quick = settled and not self.is_doubled
 
     @property
     def to_many(self) -> bool:
@@ -62,17 +78,33 @@ class Connection:
         )  # fmt: skip
 
     def busy(self, now: float, *, is_end: bool = False) -> Iterator[Busy]:
-        """What it carried since the mark, once a second has passed, if it was much."""
+        """What it carried a second since the mark, once one has passed, if it was much."""
         since, *before = self.mark
         if now - since < _BUSY_S and not is_end:
             return
         counts = (self.sent, self.sent_packets, self.received, self.received_packets, self.attempts)
         grown = [count - past for count, past in zip(counts, before, strict=True)]
         self.mark = (now, *counts)
-        if max(grown[1], grown[3]) >= BUSY_PACKETS * max(now - since, _BUSY_S):
-            sent, sent_packets, received, received_packets, attempts = grown
-            yield Busy(now, self.began, since, sent, sent_packets, received, received_packets, attempts,
-                       self.received_packets > 0)  # fmt: skip
+        lasted_s = max(now - since, _BUSY_S)
+        if max(grown[1], grown[3]) >= (BUSY_PACKETS if self.settled else FEW_PACKETS) * lasted_s:
+            # What is left in the end belongs to the second after that which was told of last.
+            time = now if since == self.began.time else max(now, since + _BUSY_S)
+            sent, sent_packets, received, received_packets, attempts = a_second(grown, lasted_s)
+            yield Busy(time, self.began, since, sent, sent_packets, received, received_packets, attempts, self.is_met)
+
+    @property
+    def patience_s(self) -> float:
+        """How long it may be quiet before it is forgotten."""
+        if self.over:
+            return OVER_S
+        if not self.met or self.is_half_open:
+            return UNANSWERED_S
+        return IDLE_S.get(self.began.protocol, _IDLE_OTHER_S)
+
+    @property
+    def is_met(self) -> bool:
+        """Whether somebody is there, for `Busy`: a SYN-ACK alone does not say so of who sent the SYNs."""
+        return self.received_packets > 0 and not self.is_half_open
 
     @property
     def seems_answered(self) -> bool:
@@ -84,6 +116,11 @@ class Connection:
         return self.sent_packets == self.attempts and not self.settled and self.met and not (
             self.over or self.is_older or self.began.protocol != TCP
         )  # fmt: skip
+
+
+def a_second(counts: list[int], lasted_s: float) -> list[int]:
+    """What came in some seconds as what came in one: those who ask how much is too much have windows of a second."""
+    return [round(count / lasted_s) for count in counts]
 
 
 def ended(known: Connection, *, by_reset: bool = False, is_open: bool = False) -> Ended:

@@ -82,15 +82,24 @@ class _Fresh(Generic[Try]):
 
 
 class Suspects(Generic[Key, Value, Try]):
-    """Values for those that tried two different things; `take` gives the tries that are to be counted."""
+    """Values for those that tried two different things; `take` gives the tries that are to be counted. Of too many,
+    those that `may_go` make room: all that nobody was told of should, since many forged sources that try a little each
+    would leave no room for a scanner."""
 
-    def __init__(self, capacity: int, keep_s: float, make: Callable[[], Value], fresh_s: float = FRESH_S) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        keep_s: float,
+        make: Callable[[], Value],
+        fresh_s: float = FRESH_S,
+        may_go: Callable[[Value], bool] | None = None,
+    ) -> None:
         self._fresh: Table[Key, _Fresh[Try]] = Table(FRESH_MAX, fresh_s, _Fresh, may_go=lambda _: True)
-        self._known: Table[Key, Value] = Table(capacity, keep_s, make)
+        self._known: Table[Key, Value] = Table(capacity, keep_s, make, may_go)
 
     @property
     def refused(self) -> int:
-        return self._fresh.let_go + self._known.refused
+        return self._fresh.let_go + self._known.refused + self._known.let_go
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._known)

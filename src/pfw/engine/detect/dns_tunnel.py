@@ -45,10 +45,10 @@ OTHER_PORTS = frozenset({137, 5353, 5355})
 """NetBIOS, mDNS and LLMNR: answered by neighbours, not by a name server."""
 EXEMPT = frozenset({
     # As in nDPI (src/lib/protocols/dns.c): services whose names look like a tunnel's.
-    "surbl.org", "spamhaus.org", "akamaiedge.net", "amazonaws.com", "rackcdn.com",
+    "surbl.org", "spamhaus.org", "spamhaus.net", "akamaiedge.net", "amazonaws.com", "rackcdn.com",
     # Lists that SpamAssassin and rspamd ask by default: the name holds what is asked about.
-    "barracudacentral.org", "cymru.com", "dnswl.org", "isipp.com", "mailspike.net", "msbl.org", "njabl.org",
-    "rspamd.com", "senderscore.com", "sorbs.net", "spamcop.net", "team-cymru.com", "uribl.com",
+    "abusix.zone", "barracudacentral.org", "cymru.com", "dnswl.org", "isipp.com", "mailspike.net", "msbl.org",
+    "njabl.org", "rspamd.com", "senderscore.com", "sorbs.net", "spamcop.net", "team-cymru.com", "uribl.com",
     # Virus scanners that ask for checksums by DNS: ESET, McAfee, Sophos, Trend Micro.
     "avqs.mcafee.com", "avts.mcafee.com", "e5.sk", "gti.mcafee.com", "sophosxl.com", "sophosxl.net", "trendmicro.com",
     # Content networks, clouds and measurements whose names are those of machines or customers, as Akamai's above.
@@ -56,8 +56,11 @@ EXEMPT = frozenset({
     "azureedge.net", "azurewebsites.net", "cedexis-radar.net", "cloudapp.net", "cloudfront.net", "edgekey.net",
     "edgesuite.net", "fastly.net", "googlesyndication.com", "googleusercontent.com", "googlevideo.com", "gstatic.com",
     "sharepoint.com", "trafficmanager.net", "windows.net",
-    # Mail of many customers: mail servers ask for their keys (DKIM) by TXT, under long names.
-    "amazonses.com", "onmicrosoft.com", "outlook.com", "sendgrid.net",
+    # Mail of many customers: mail servers ask for their keys (DKIM), or whether they may send (SPF), by TXT, under long
+    # names.
+    "amazonses.com", "mcsv.net", "onmicrosoft.com", "outlook.com", "sendgrid.net", "vali.email",
+    # Kubernetes: a pod asks for each name outside with this behind it first, three times (ndots).
+    "cluster.local",
 })  # fmt: skip
 """Names under these are not counted. A domain that anybody can have a zone under is none of them."""
 REVERSE = frozenset({"in-addr.arpa", "ip6.arpa"})
@@ -69,8 +72,8 @@ _Key = tuple[bytes, bytes | str]
 class _Talk:
     """What a client asked for under one domain, or of one server, in one window."""
 
-    __slots__ = ("answer_bytes", "answers", "carrying", "first", "last", "missing", "name_bytes", "names", "obsolete",
-                 "questions", "server", "told_names", "told_score")  # fmt: skip
+    __slots__ = ("answer_bytes", "answers", "carrying", "first", "last", "listed", "missing", "name_bytes", "names",
+                 "obsolete", "questions", "server", "told_names", "told_score")  # fmt: skip
 
     def __init__(self) -> None:
         self.names: set[int] = set()
@@ -80,7 +83,7 @@ class _Talk:
     def restart(self, now: float) -> None:
         self.first = self.last = now
         self.names.clear()
-        self.name_bytes = self.obsolete = self.carrying = 0
+        self.name_bytes = self.obsolete = self.carrying = self.listed = 0
         self.questions = self.answers = self.answer_bytes = self.missing = 0
         self.told_names = self.told_score = 0
 
@@ -102,7 +105,7 @@ class DnsTunnel:
     wants: tuple[type, ...] = (DnsSeen, Odd)
 
     def __init__(self, capacity: int = TALKS_MAX, names_max: int = ALL_NAMES_MAX) -> None:
-        self._talks: Table[_Key, _Talk] = Table(capacity, WINDOW_S, _Talk)
+        self._talks: Table[_Key, _Talk] = Table(capacity, WINDOW_S, _Talk, lambda talk: not talk.told_names)
         self._foreign: Table[tuple[bytes, bytes], _Foreign] = Table(TALKS_MAX, WINDOW_S, _Foreign)
         self._names_max = names_max
         self._names = 0
@@ -149,6 +152,7 @@ class DnsTunnel:
         talk.name_bytes += name_octets(seen.name) - (len(domain) + 1 if domain else 0)
         talk.obsolete += seen.kind in OBSOLETE_KINDS
         talk.carrying += seen.kind in CARRYING_KINDS
+        talk.listed += _names_address(seen.name)
         return _judged(key, talk) if len(talk.names) in _STEPS else []
 
     def _count_foreign(self, seen: Odd) -> list[Alert]:
@@ -186,10 +190,19 @@ _NXDOMAIN = 3
 _STEPS = frozenset({NAMES_MIN_OBSOLETE, NAMES_MIN, NAMES_MIN_ONCE, NAMES_MAX // 2, NAMES_MAX})
 _GROWTH = 1.5
 """So much more is told again."""
+_OCTETS, _NIBBLES = 4, 32
 
 
 def _is_reverse(seen: DnsSeen) -> bool:
     return is_under(seen.name, REVERSE) and seen.kind not in CARRYING_KINDS and seen.kind not in OBSOLETE_KINDS
+
+
+def _names_address(name: str) -> bool:
+    """Whether it begins as block lists are asked for an address, backwards (RFC 5782): long, but no data."""
+    octets = name.split(".", _OCTETS)
+    if len(octets) > _OCTETS and all(each.isdecimal() and len(each) <= 3 for each in octets[:_OCTETS]):
+        return True
+    return len(name) > 2 * _NIBBLES and set(name[1 : 2 * _NIBBLES : 2]) == {"."} and "." not in name[: 2 * _NIBBLES : 2]
 
 
 def _is_single(name: str) -> bool:
@@ -206,15 +219,17 @@ def _score(talk: _Talk, *, has_domain: bool) -> int:
     if count < NAMES_MIN:
         return 0
     minutes = max((talk.last - talk.first) / 60, 1)
-    signs = (
-        (talk.carrying + talk.obsolete) * 2 >= count,
-        talk.name_bytes / count >= LONG_NAME_BYTES,
-        talk.name_bytes / minutes >= NAME_BYTES_A_MINUTE,
-        not has_domain,
-    )
+    carries = (talk.carrying + talk.obsolete) * 2 >= count
+    is_long = talk.name_bytes / count >= LONG_NAME_BYTES
+    is_fast = talk.name_bytes / minutes >= NAME_BYTES_A_MINUTE
     big = talk.answers * 2 >= count and talk.answer_bytes / talk.answers >= BIG_ANSWER_BYTES
-    if any(signs[:3]):
-        return min(45 + 15 * (sum(signs) + big), 95)
+    if not carries and not big and talk.listed * 2 >= count:
+        return 0
+    if talk.missing * 2 > talk.answers:
+        # So does whoever tries each name with a search suffix first.
+        is_fast = is_fast and (carries or is_long)
+    if carries or is_long or is_fast:
+        return min(45 + 15 * (carries + is_long + is_fast + (not has_domain) + big), 95)
     once = talk.questions <= count * 1.1 and talk.answers <= count * 1.1
     return 60 if big and once and count >= NAMES_MIN_ONCE else 0
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 
-from pfw.engine.detect.connection import BUSY_PACKETS
+from pfw.engine.detect.connection import BUSY_PACKETS, FEW_PACKETS, a_second
 from pfw.engine.detect.crowd import Crowds
 from pfw.engine.detect.watch import CONNECTIONS_MAX, SILENCE_S
 from pfw.model.history import Traffic
@@ -220,12 +220,15 @@ class LiveWatch:
         counts = (traffic.sent_bytes, traffic.sent_packets, traffic.received_bytes, traffic.received_packets)
         grown = [max(0, count - past) for count, past in zip(counts, before, strict=True)]
         known.seen = (now, *counts)
-        if max(grown[1], grown[3]) < BUSY_PACKETS * max(now - since, 1.0):
+        lasted_s, is_answered = max(now - since, 1.0), traffic.received_packets > 0
+        if max(grown[1], grown[3]) < (BUSY_PACKETS if is_answered else FEW_PACKETS) * lasted_s:
             return _NOTHING
-        sent, sent_packets, received, received_packets = grown
+        sent, sent_packets, received, received_packets = a_second(grown, lasted_s)
+        # Before an answer TCP sends nothing but SYNs.
+        attempts = sent_packets if known.began.protocol == TCP and not is_answered else 0
         return (
             Busy(now, known.began, since, sent + LINK_BYTES * sent_packets, sent_packets,
-                 received + LINK_BYTES * received_packets, received_packets, 0, traffic.received_packets > 0),
+                 received + LINK_BYTES * received_packets, received_packets, attempts, is_answered),
         )  # fmt: skip
 
     def tick(self, now: float) -> Iterator[Observation]:

@@ -2,7 +2,8 @@
 
 Two tests of the same tries: how many different ports came how fast, and the threshold random walk, which needs fewer,
 but says something only of TCP, and of a host that is known to speak. A port counts once, however often it is tried.
-Ports that answer count when they are left without a word. Tries of other IP protocols count by protocol.
+Ports that answer count when they are left without a word, those that once let the source in do not. Tries of other IP
+protocols count by protocol.
 """
 
 from __future__ import annotations
@@ -12,11 +13,21 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pfw.engine.detect.contacts import SERVICE_BELOW, Pace, Suspects, Walk, counted, is_for_many, lasted
 from pfw.engine.detect.detector import Table
+from pfw.engine.detect.ip_protocols import IpProtocols
 from pfw.engine.detect.numbers import Numbers
-from pfw.engine.detect.proof import Company, Handshakes, are_proof, is_alone, is_by_reset
+from pfw.engine.detect.proof import (
+    BEFORE_S,
+    LEFT_MAX,
+    Company,
+    Handshakes,
+    Latest,
+    are_proof,
+    is_alone,
+    is_by_reset,
+)
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Began, Confirmed, Ended, HalfOpen, Kind, Met, ProtocolTried, Reply
-from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
+from pfw.model.packet import PORT_PROTOCOLS, TCP, UDP, protocol_name
 
 PAIRS_MAX = 4_096
 PAIRS_S = 4 * 3600.0
@@ -29,6 +40,10 @@ UDP_PORTS = 15
 """UDP that nobody answers is nothing strange (syslog, games): it takes more ports."""
 UDP_PORT_BELOW = 32_768
 """Ports above are chosen by kernels, media streams and traceroute (33434 and up): silence there is no sign."""
+
+FEW_PORTS, SETTLED_S, AGAIN_S = 15, 90.0, 5.0
+"""A ban for fewer ports waits until it would be known that they are those of a health check, or of somebody who waits
+for services: most are tried again and again, and a scanner's own repetitions come within AGAIN_S."""
 
 TOGETHER_S = 5.0
 TOGETHER_SOURCES = 3
@@ -45,11 +60,6 @@ SOURCES_MAX = 64
 SPEAKING_MAX = 8_192
 """Hosts that are known to answer at times; of more the one that was last seen longest ago is let go."""
 
-PROTOCOLS, PROTOCOLS_S = 5, 60.0
-"""psad's PROTOCOL_SCAN_THRESHOLD. IPsec, tunnels and SCTP between two hosts are fewer."""
-SLOW_PROTOCOLS = 10
-_PROTOCOL_PAIRS_MAX = 4_096
-
 _NO_FAILURE = (Reply.ANSWERED, Reply.EXPIRED)
 _Try = Met | Confirmed | HalfOpen
 _Pair = tuple[bytes, bytes, int]
@@ -59,8 +69,8 @@ _Pair = tuple[bytes, bytes, int]
 class _Scan:
     """What one source tried of another host with one protocol."""
 
-    __slots__ = ("first", "half_open", "is_proved", "last", "left", "next_alert", "pace", "ports", "proofs", "refused",
-                 "reset", "silent", "told", "triggered", "walk")  # fmt: skip
+    __slots__ = ("first", "half_open", "has_banned", "last", "left", "next_alert", "pace", "ports", "proofs",
+                 "refused", "regular", "repeated", "reset", "silent", "told", "triggered", "walk")  # fmt: skip
 
     def __init__(self) -> None:
         self.ports = Numbers()
@@ -69,7 +79,9 @@ class _Scan:
         self.first = self.last = 0.0
         self.refused = self.silent = self.reset = self.half_open = self.left = 0
         self.proofs = 0
-        self.is_proved = False
+        self.has_banned = False
+        self.repeated: dict[int, float] = {}
+        self.regular: set[int] = set()
         self.triggered: float | None = None
         self.next_alert = self.told = 0
 
@@ -77,6 +89,7 @@ class _Scan:
         """Whether the port is a new one. `speaks` tells that the other end is known to say something at times."""
         began = seen.began
         if not self.ports.add(began.port or 0):
+            self._again(began.port or 0, began.time)
             return False
         self.pace.add(began.time)
         self.first = min(self.first or began.time, began.time)
@@ -96,6 +109,17 @@ class _Scan:
             self.refused += 1
             self.walk.failed()
         return True
+
+    def _again(self, port: int, time: float) -> None:
+        if self.ports.count < FEW_PORTS and time - self.repeated.setdefault(port, time) >= AGAIN_S:
+            self.regular.add(port)
+
+    def may_be_check(self, now: float) -> bool:
+        """Whether these look like health checks that fail, or may do so yet."""
+        if self.ports.count >= FEW_PORTS:
+            return False
+        is_new = self.triggered is None or abs(now - self.triggered) < SETTLED_S
+        return is_new or 2 * len(self.regular) >= self.ports.count - self.left
 
     def is_scan(self, protocol: int) -> bool:
         if protocol == UDP:
@@ -119,38 +143,20 @@ class _Target:
         self.next_together = 0
 
 
-class _Protocols:
-    """Which other IP protocols one host tried of another."""
-
-    __slots__ = ("first", "last", "next_alert", "pace", "told", "tried")
-
-    def __init__(self) -> None:
-        self.tried: set[int] = set()
-        self.pace = Pace(SLOW_PROTOCOLS)
-        self.first = self.last = 0.0
-        self.next_alert = self.told = 0
-
-    def add(self, seen: ProtocolTried) -> None:
-        self.tried.add(seen.protocol)
-        self.pace.add(seen.time)
-        self.first = min(self.first or seen.time, seen.time)
-        self.last = max(self.last, seen.time)
-
-    @property
-    def is_news(self) -> bool:
-        return 0 < self.told < len(self.tried)
-
-
 class PortScan:
     wants: tuple[type, ...] = (Began, Met, Confirmed, HalfOpen, Ended, ProtocolTried)
 
     def __init__(self, pairs_max: int = PAIRS_MAX) -> None:
-        self._scans: Suspects[_Pair, _Scan, _Try] = Suspects(pairs_max, PAIRS_S, _Scan)
+        self._scans: Suspects[_Pair, _Scan, _Try] = Suspects(
+            pairs_max, PAIRS_S, _Scan, may_go=lambda scan: scan.triggered is None
+        )
         self._company = Company()
         self._targets: Table[bytes, _Target] = Table(TARGETS_MAX, SPREAD_S, _Target)
-        self._protocols: Table[tuple[bytes, bytes], _Protocols] = Table(_PROTOCOL_PAIRS_MAX, PAIRS_S, _Protocols)
+        self._protocols = IpProtocols()
         self._held: deque[_Pair] = deque()
-        self._handshakes = Handshakes()
+        self._handshakes = Handshakes(PAIRS_S)
+        # When a source last left a port that it had not opened before.
+        self._left: Latest[_Pair] = Latest(LEFT_MAX)
         # Hosts that have answered, seen last, last.
         self._speaking: dict[bytes, None] = {}
 
@@ -164,7 +170,7 @@ class PortScan:
                 self._company.began(seen.destination, seen.source, seen.port, seen.time)
             return ()
         if isinstance(seen, ProtocolTried):
-            return list(self._protocol(seen))
+            return () if self._is_for_many(seen.destination) else list(self._protocols.observe(seen))
         due = list(self._release(seen.time)) if self._held else ()
         return (*due, *self._connection(seen)) if due else self._connection(seen)
 
@@ -172,26 +178,29 @@ class PortScan:
         """What was held back, and how far those have come that were told of."""
         alerts = list(self._release(now, everything=True))
         for pair, scan in self._scans.values():
-            if 0 < scan.told < scan.ports.count or self._is_news(pair, scan):
-                alerts += self._tell(pair, scan)
-        alerts += [_protocols_alert(ends, tried) for ends, tried in self._protocols.items() if tried.is_news]
-        return alerts
+            if 0 < scan.told < scan.ports.count or self._is_news(pair, scan, now):
+                alerts += self._tell(pair, scan, now)
+        return alerts + self._protocols.end()
 
     def _connection(self, seen: _Try | Ended) -> Iterable[Alert]:
         began = seen.began
-        if began.port is None or began.protocol not in PORT_PROTOCOLS or is_for_many(began.destination):
+        if began.port is None or began.protocol not in PORT_PROTOCOLS:
+            return ()
+        if isinstance(seen, Met) and _says_that_it_is_there(seen):
+            self._speaks(began.destination)
+        if self._is_for_many(began.destination):
             return ()
         pair = (began.source, began.destination, began.protocol)
         match seen:
             case Ended():
-                return self._left(pair, seen) if self._handshakes.ended(seen) else ()
+                return self._leaves(pair, seen) if self._handshakes.ended(seen) else ()
             case Confirmed(by_reset=False):
                 self._handshakes.confirmed(seen)
                 self._welcome(pair, seen)
                 return ()
-            case Met(reply=Reply.ANSWERED | Reply.REFUSED):
-                self._speaks(began.destination)
         if (isinstance(seen, Met) and seen.reply in _NO_FAILURE) or _says_nothing(seen):
+            return ()
+        if self._handshakes.is_outage(seen):
             return ()
         return list(self._tried(pair, seen))
 
@@ -208,12 +217,13 @@ class PortScan:
         if not any(new):
             return
         has_grown = scan.told > 0 and scan.ports.count >= scan.next_alert
+        may_prove = isinstance(seen, Confirmed) or scan.ports.count == FEW_PORTS
         if scan.triggered is None and scan.is_scan(pair[2]):
             self._found(pair, scan, seen.time)
-            if self._is_proved(pair, scan):
-                yield from self._tell(pair, scan)
-        elif has_grown or (isinstance(seen, Confirmed) and self._is_news(pair, scan)):
-            yield from self._tell(pair, scan)
+            if self._bans(pair, scan, seen.time):
+                yield from self._tell(pair, scan, seen.time)
+        elif has_grown or (may_prove and self._is_news(pair, scan, seen.time)):
+            yield from self._tell(pair, scan, seen.time)
         elif scan.triggered is None and speaks:
             yield from self._spread(pair, tries, seen.time)
 
@@ -234,7 +244,7 @@ class PortScan:
                 return
             pair = self._held.popleft()
             if scan is not None and not scan.told:
-                yield from self._tell(pair, scan)
+                yield from self._tell(pair, scan, now)
 
     def _welcome(self, pair: _Pair, seen: Confirmed) -> None:
         scan = self._scans.known(pair)
@@ -243,13 +253,21 @@ class PortScan:
         elif (seen.began.port or 0) not in scan.ports:
             scan.walk.succeeded()
 
-    def _left(self, pair: _Pair, seen: Ended) -> Iterable[Alert]:
-        """Opened and left: that the source got the answer proves that it is what it says, and such a port counts."""
+    def _leaves(self, pair: _Pair, seen: Ended) -> Iterable[Alert]:
+        """Opened and left: that the source got the answer proves that it is what it says, and such a port counts. One
+        that it tried in vain before is what it waited for."""
         scan = self._scans.known(pair)
-        if scan is None:
+        if scan is not None and (seen.began.port or 0) in scan.ports:
+            return ()
+        self._left.note(pair, seen.began.time)
+        if scan is None or not self._is_left(pair, scan):
             return ()
         scan.add(seen, speaks=True)
-        return self._tell(pair, scan) if scan.triggered is not None and not scan.is_proved else ()
+        return self._tell(pair, scan, seen.time) if self._is_news(pair, scan, seen.time) else ()
+
+    def _is_for_many(self, address: bytes) -> bool:
+        """Multicast, or perhaps broadcast: in a network larger than a /24 a host may have an address that ends so."""
+        return is_for_many(address) and address not in self._speaking
 
     def _speaks(self, address: bytes) -> None:
         self._speaking.pop(address, None)
@@ -257,11 +275,11 @@ class PortScan:
         if len(self._speaking) > SPEAKING_MAX:
             del self._speaking[next(iter(self._speaking))]
 
-    def _tell(self, pair: _Pair, scan: _Scan) -> Sequence[Alert]:
+    def _tell(self, pair: _Pair, scan: _Scan, now: float) -> Sequence[Alert]:
         source, destination, protocol = pair
         count = scan.told = scan.ports.count
         scan.next_alert = 2 * count
-        is_left = self._is_left(pair)
+        is_left = self._is_left(pair, scan)
         tried = f"{count} {protocol_name(protocol)} ports of {format_address(destination)} in "
         tried += lasted(scan.first, scan.last)
         text = f"tried {tried}, {_results(scan)}"
@@ -274,7 +292,8 @@ class PortScan:
             if target is not None:
                 target.next_together = 2 * others * count
             text = f"{others} sources at once tried the same host, one alone {tried}: most may be forged (decoys)"
-        scan.is_proved = self._is_proved(pair, scan)
+        bans = self._bans(pair, scan, now)
+        scan.has_banned = scan.has_banned or bans
         return (
             Alert(
                 kind=Kind.PORT_SCAN,
@@ -284,22 +303,27 @@ class PortScan:
                 last=scan.last,
                 score=min(95, (30 if protocol == UDP else 40) + 4 * count),
                 evidence=text,
-                ban=(source,) if scan.is_proved else (),
-                by_reset=scan.is_proved and not self._is_left(pair),
+                ban=(source,) if bans else (),
+                by_reset=bans and not is_left,
             ),
         )
 
-    def _is_news(self, pair: _Pair, scan: _Scan) -> bool:
-        """Whether the source has proved itself since it was told of."""
-        return scan.triggered is not None and not scan.is_proved and self._is_proved(pair, scan)
+    def _is_news(self, pair: _Pair, scan: _Scan, now: float) -> bool:
+        """Whether the source could be banned, and has been told of without that, or not at all."""
+        return scan.triggered is not None and not scan.has_banned and self._bans(pair, scan, now)
 
-    def _is_left(self, pair: _Pair) -> bool:
-        return pair[2] == TCP and self._handshakes.left(pair[0], pair[1]) > 0
+    def _bans(self, pair: _Pair, scan: _Scan, now: float) -> bool:
+        return not scan.may_be_check(now) and self._is_proved(pair, scan)
+
+    def _is_left(self, pair: _Pair, scan: _Scan) -> bool:
+        """Whether the source has opened and left a port for the first time when it began to scan, or since."""
+        left = self._left.get(pair)
+        return left is not None and scan.first - BEFORE_S <= left <= scan.last + SLOW_S
 
     def _is_proved(self, pair: _Pair, scan: _Scan) -> bool:
         """Whether the source acknowledged an answer, or resets are proof enough (`proof.py`)."""
         source, destination, protocol = pair
-        if self._is_left(pair):
+        if self._is_left(pair, scan):
             return True
         if not are_proof(scan.proofs, scan.ports.count) or self._together(destination, scan) >= TOGETHER_SOURCES:
             return False
@@ -336,24 +360,10 @@ class PortScan:
             yield Alert(kind=Kind.PORT_SCAN, source=None, target=pair[1], first=target.first, last=now, score=60,
                         evidence=text)  # fmt: skip
 
-    def _protocol(self, seen: ProtocolTried) -> Iterator[Alert]:
-        if is_for_many(seen.destination) or seen.protocol in PORT_PROTOCOLS or seen.protocol in (ICMP, ICMPV6):
-            return
-        found = self._protocols.get((seen.source, seen.destination), seen.time)
-        if found is None or seen.protocol in found.tried:
-            return
-        found.add(seen)
-        many = found.pace.reached(PROTOCOLS, PROTOCOLS_S) or found.pace.reached(SLOW_PROTOCOLS, SLOW_S)
-        if len(found.tried) >= found.next_alert and (many or found.told):
-            yield _protocols_alert((seen.source, seen.destination), found)
 
-
-def _protocols_alert(ends: tuple[bytes, bytes], found: _Protocols) -> Alert:
-    count = found.told = len(found.tried)
-    found.next_alert = 2 * count
-    text = f"tried {count} IP protocols of {format_address(ends[1])} in {lasted(found.first, found.last)}"
-    return Alert(kind=Kind.PORT_SCAN, source=ends[0], target=ends[1], first=found.first, last=found.last,
-                 score=min(95, 45 + 5 * count), evidence=text)  # fmt: skip
+def _says_that_it_is_there(seen: Met) -> bool:
+    """Nobody answers TCP for many. That a port cannot be reached may be said by somebody else."""
+    return seen.reply is Reply.ANSWERED or (seen.reply is Reply.REFUSED and seen.began.protocol == TCP)
 
 
 def _says_nothing(seen: _Try) -> bool:

@@ -1,21 +1,24 @@
 """What proves that a scanner is who it says it is, so that its address may be banned. Nothing else does.
 
-An acknowledged handshake proves it: who forges an address never learns the number that must be acknowledged. A reset of
-our SYN-ACK is the next best, and all that a half-open scan (`nmap -sS`) gives; a host in whose name somebody else scans
-sends it, too. So it does not count where others try the same at the same time (`nmap -D`), where the source port is
-that of a service (`nmap -sI` scans in the name of a host that answers at one), and where nearly all that was tried
-answered (SYN-ACKs drawn upon a victim). What met only silence or our own resets proves nothing.
+An acknowledged handshake proves it: who forges an address never learns the number that must be acknowledged. But the
+host in whose name somebody else scans may have business here, and health checks open a port and leave it at once. So it
+only counts of a port that had not let the source in before, and when the scan had begun, or was about to.
+
+A reset of our SYN-ACK is the next best, and all that a half-open scan (`nmap -sS`) gives; a host in whose name somebody
+else scans sends it, too. So it does not count where others try the same at the same time (`nmap -D`), where the source
+port is that of a service (`nmap -sI` scans in the name of a host that answers at one), and where nearly all that was
+tried answered (SYN-ACKs drawn upon a victim). What met only silence or our own resets proves nothing.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
-from typing import Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-from pfw.engine.detect.detector import Table
-from pfw.engine.detect.numbers import Numbers
-from pfw.model.observation import Began, Confirmed, Ended
+from pfw.engine.detect.detector import Key, Table
+from pfw.model.observation import Began, Confirmed, Ended, HalfOpen, Met
+from pfw.model.packet import TCP
 
 RESET_SHARE = 0.5
 """Of what was tried so much at most may have answered and been reset. Who scans does not know what is open."""
@@ -33,9 +36,11 @@ RECENT_PLACES_MAX, RECENT_MAX = 512, 128
 
 QUIET_PACKETS = 5
 """SYN (perhaps twice), ACK, FIN, ACK or RST: a connection that was opened and left without a word."""
+BEFORE_S = 5.0
+"""So long before the first try a port may have been opened and left. nmap looks so whether a host is there."""
 OPEN_MAX = 8_192
+KNOWN_MAX = 16_384
 LEFT_MAX = 4_096
-LEFT_S = 3600.0
 
 
 class Tried(Protocol):
@@ -52,39 +57,63 @@ _BARE_BYTES = {4: (60, 74), 16: (74, 94)}
 """The longest reset and SYN-ACK on Ethernet, by the size of an address: resets have no options, other packets have."""
 
 
+class Latest(Generic[Key]):
+    """When something was last. Of more than `capacity` what was longest ago is forgotten."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._times: OrderedDict[Key, float] = OrderedDict()
+
+    def note(self, key: Key, time: float) -> float | None:
+        """When it was before."""
+        before = self._times.pop(key, None)
+        self._times[key] = time
+        if len(self._times) > self._capacity:
+            self._times.popitem(last=False)
+        return before
+
+    def get(self, key: Key) -> float | None:
+        return self._times.get(key)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._times
+
+    def __len__(self) -> int:
+        return len(self._times)
+
+
 class Handshakes:
     """Which TCP connections were opened by a whole handshake, to tell those that were then left without a word. Whoever
-    tries a port with `connect` does so, and nobody who forges an address can. Of too many the oldest is let go."""
+    tries a port with `connect` does so, and nobody who forges an address can. But who has opened the same port of the
+    same host before, within `keep_s`, uses it, or looks after it. Of too many the oldest is let go."""
 
-    def __init__(self) -> None:
-        self._open: dict[tuple[bytes, bytes, int | None, int | None], None] = {}
-        self._left: Table[tuple[bytes, bytes], Numbers] = Table(LEFT_MAX, LEFT_S, Numbers)
+    def __init__(self, keep_s: float) -> None:
+        self._keep_s = keep_s
+        self._open: dict[tuple[bytes, bytes, int | None, int | None], bool] = {}
+        self._known: Latest[tuple[bytes, bytes, int | None]] = Latest(KNOWN_MAX)
 
     def confirmed(self, seen: Confirmed) -> None:
-        if not seen.by_reset:
-            self._open[_ends(seen.began)] = None
-            if len(self._open) > OPEN_MAX:
-                del self._open[next(iter(self._open))]
+        if seen.by_reset:
+            return
+        before = self._known.note(_place(seen.began), seen.time)
+        self._open[_ends(seen.began)] = before is None or abs(seen.time - before) > self._keep_s
+        if len(self._open) > OPEN_MAX:
+            del self._open[next(iter(self._open))]
 
     def ended(self, seen: Ended) -> bool:
-        """Whether it was left without a word."""
-        began, ends = seen.began, _ends(seen.began)
-        if ends not in self._open:
+        """Whether it was left without a word, and the port of the host had not let the source in before."""
+        began = seen.began
+        is_first = self._open.pop(_ends(began), None)
+        if is_first is None:
             return False
-        del self._open[ends]
+        self._known.note(_place(began), seen.time)
         # No packet without payload is longer than the first one, whose options are the most.
         quiet = seen.sent_packets <= QUIET_PACKETS and seen.sent_bytes <= seen.sent_packets * began.size_bytes
-        if seen.is_open or not quiet or _may_be_guessed(seen):
-            return False
-        ports = self._left.get((began.source, began.destination), seen.time)
-        if ports is not None:
-            ports.add(began.port or 0)
-        return True
+        return is_first and quiet and not seen.is_open and not may_be_guessed(seen)
 
-    def left(self, source: bytes, destination: bytes) -> int:
-        """How many ports of a host a source has left so."""
-        ports = self._left.peek((source, destination))
-        return 0 if ports is None else ports.count
+    def is_outage(self, seen: Met | Confirmed | HalfOpen) -> bool:
+        """Whether a port that has let its source in does not answer any more: that is no try."""
+        return isinstance(seen, Met) and seen.began.protocol == TCP and _place(seen.began) in self._known
 
 
 class _Place:
@@ -165,13 +194,18 @@ def is_alone(own: Some, count: int, others: Iterable[Some | None], shared: Calla
     return True
 
 
-def _may_be_guessed(seen: Ended) -> bool:
+def may_be_guessed(seen: Ended) -> bool:
     """Whether nobody may have known the number that was acknowledged. Connection tracking takes any within 66,000 of it
     (MAXACKWINCONST), so that one of 66,000 forged packets is enough for it; the machine itself answers them by resets,
     and says nothing else."""
     bare, first = _BARE_BYTES[len(seen.began.source)]
-    nothing_said = seen.received_bytes <= first + (seen.received_packets - 1) * bare
+    # An answer is repeated while it is not taken, for as long as whoever guesses goes on.
+    nothing_said = seen.received_bytes <= (seen.received_packets - 1) * first + bare
     return seen.by_reset and seen.received_packets > 1 and nothing_said
+
+
+def _place(began: Began) -> tuple[bytes, bytes, int | None]:
+    return began.source, began.destination, began.port
 
 
 def _ends(began: Began) -> tuple[bytes, bytes, int | None, int | None]:

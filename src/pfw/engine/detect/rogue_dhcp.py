@@ -35,8 +35,9 @@ NAMED_MAX = 64
 _DISCOVER, _OFFER, _REQUEST, _ACK, _INFORM = 1, 2, 3, 5, 8
 _ASKS = (_DISCOVER, _REQUEST, _INFORM)
 _NOBODY = bytes(4)
-_Name = tuple[bytes, bytes | None]
-"""A server's identifier and its MAC: who forges the first has another of the second."""
+_Name = tuple[bytes, bytes | None, str]
+"""A server's identifier and its MAC: who forges the first has another of the second. And the link on which it answers:
+each has its own."""
 
 
 class _Server:
@@ -75,7 +76,7 @@ class RogueDhcp:
     def __init__(self, servers_max: int = SERVERS_MAX, clients_max: int = CLIENTS_MAX) -> None:
         self._servers: Table[_Name, _Server] = Table(servers_max, SERVERS_S, _Server)
         # Who answered a client since it asked last; the oldest makes room.
-        self._questions: dict[bytes, tuple[float, list[_Name]]] = {}
+        self._questions: dict[tuple[bytes, str], tuple[float, list[_Name]]] = {}
         self._senders: dict[bytes, _Sender] = {}
         self._messages: dict[bytes, Pace] = {}
         self._clients: dict[bytes, None] = {}
@@ -98,7 +99,7 @@ class RogueDhcp:
         return ()
 
     def _answered(self, seen: DhcpSeen) -> Iterator[Alert]:
-        name = seen.server or seen.source, seen.source_mac
+        name = seen.server or seen.source, seen.source_mac, seen.link
         server = self._servers.get(name, seen.time)
         if server is None:
             return
@@ -107,7 +108,7 @@ class RogueDhcp:
         server.answered_at = seen.time
         _learn(server.routers, seen.routers)
         _learn(server.names, seen.name_servers)
-        asked, answers = self._questions.get(seen.client_mac, (0.0, []))
+        asked, answers = self._questions.get((seen.client_mac, seen.link), (0.0, []))
         in_time = 0 <= seen.time - asked <= QUESTION_S
         for other in answers if in_time else ():
             if other != name:
@@ -117,6 +118,7 @@ class RogueDhcp:
         for other, each in self._servers.items():
             if (
                 other != name
+                and other[2] == seen.link
                 and each.first is not None
                 and server.first < each.first <= seen.time <= each.first + ALIVE_S
             ):
@@ -142,8 +144,8 @@ class RogueDhcp:
     def _asked(self, seen: DhcpSeen) -> Iterator[Alert]:
         now, client = seen.time, seen.client_mac
         if seen.kind != _INFORM:
-            self._questions.pop(client, None)
-            _put(self._questions, client, (now, []), self._clients_max)
+            self._questions.pop((client, seen.link), None)
+            _put(self._questions, (client, seen.link), (now, []), self._clients_max)
         yield from self._too_often(seen)
         if client not in self._clients:
             _put(self._clients, client, None, NEW_MAX)

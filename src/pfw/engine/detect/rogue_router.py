@@ -35,6 +35,10 @@ ENDINGS_MANY, ENDINGS_S = 3, 60.0
 PREFIXES_MAX = 64
 SEEN_MAX = 1_024
 
+LINKS_MAX = 256
+
+_Name = tuple[str, bytes]
+"""The link on which a router is heard, and its address: many are fe80::1 on each of their links."""
 _HOP_LIMIT = 255
 _LINK_LOCAL, _LINK_LOCAL_MASK = 0xFE80, 0xFFC0
 _HIGH = 1
@@ -70,23 +74,31 @@ class _Router:
         self.other_ended = False
 
 
+class _Link:
+    """How fast routers (True) and prefixes (False) come that are new."""
+
+    __slots__ = ("flood_at", "pace")
+
+    def __init__(self) -> None:
+        self.pace = {True: Pace(FLOOD_MANY), False: Pace(FLOOD_MANY)}
+        self.flood_at = -inf
+
+
 class RogueRouter:
     wants: tuple[type, ...] = (RouterSeen, NeighbourSeen)
 
     def __init__(self, routers_max: int = ROUTERS_MAX) -> None:
-        self._routers: Table[bytes, _Router] = Table(routers_max, ROUTERS_S, _Router)
-        self._first: tuple[bytes, float] | None = None
-        # Routers and prefixes that were there, and how fast new ones come.
-        self._seen: dict[tuple[bytes, bool], None] = {}
-        self._pace = {True: Pace(FLOOD_MANY), False: Pace(FLOOD_MANY)}
-        self._flood_at = -inf
+        self._routers: Table[_Name, _Router] = Table(routers_max, ROUTERS_S, _Router)
+        self._links: Table[str, _Link] = Table(LINKS_MAX, ROUTERS_S, _Link, lambda link: link.flood_at == -inf)
+        # Routers and prefixes that were there.
+        self._seen: dict[tuple[_Name, bool], None] = {}
         self._counts: dict[tuple[str, bytes | None], int] = {}
         # Newcomers that wait for whether they are part of a flood.
-        self._held: dict[bytes, Alert] = {}
+        self._held: dict[_Name, Alert] = {}
 
     @property
     def refused(self) -> int:
-        return self._routers.refused
+        return self._routers.refused + self._links.refused
 
     def observe(self, seen: RouterSeen | NeighbourSeen) -> Iterable[Alert]:
         found = self._advertised(seen) if isinstance(seen, RouterSeen) else self._neighbour(seen)
@@ -103,13 +115,11 @@ class RogueRouter:
         if self._is_flood(seen):
             yield from self._flooded(seen)
             return
-        known = self._routers.get(seen.source, seen.time)
+        known = self._routers.get((seen.link, seen.source), seen.time)
         if known is None:
             return
         if known.first is None:
             known.first, known.mac = seen.time, seen.source_mac
-            if self._first is None:
-                self._first = seen.source, seen.time
         if seen.source_mac is not None and not self._is_its(known, seen.source_mac, seen.time):
             if not seen.lifetime_s or known.was_router:
                 ends = not seen.lifetime_s and known.lifetime_s > 0
@@ -123,8 +133,7 @@ class RogueRouter:
             yield from self._took_leave(seen, known)
         known.lifetime_s = seen.lifetime_s
         known.was_router = known.was_router or seen.lifetime_s > 0
-        if self._first is not None and seen.source != self._first[0]:
-            self._judge(seen, known)
+        self._judge(seen, known)
         if len(known.prefixes) < PREFIXES_MAX and len(known.names) < PREFIXES_MAX:
             known.prefixes.update(prefix for prefix, _ in seen.prefixes)
             known.names.update(seen.name_servers)
@@ -133,7 +142,7 @@ class RogueRouter:
         """Only what overrides is a claim: a proxy says so by not overriding (RFC 4861, 7.2.8)."""
         address = seen.target if seen.is_answer else seen.source
         mac = seen.mac if seen.is_answer else seen.source_mac
-        known = self._routers.peek(address)
+        known = self._routers.peek((seen.link, address))
         if known is None or mac is None or (seen.is_answer and not seen.override):
             return
         if self._is_its(known, mac, seen.time):
@@ -178,38 +187,53 @@ class RogueRouter:
             yield from self._say("leaves", None, seen.source, seen.time, 70, text + "somebody speaks in its name")
 
     def _judge(self, seen: RouterSeen, known: _Router) -> None:
-        """Is another router than the first one a fellow of the others?"""
-        others = [each for source, each in self._routers.items() if source != seen.source and each.first is not None]
-        prefixes = {prefix for prefix, _ in seen.prefixes}.difference(*(each.prefixes for each in others))
-        names = set(seen.name_servers).difference(*(each.names for each in others))
-        late = known.first is not None and self._first is not None and known.first - self._first[1] >= LEARN_S
+        """Is another router than the one that was there first a fellow of those that are there?"""
+        others = {
+            source: each
+            for (link, source), each in self._routers.items()
+            if link == seen.link
+            and source != seen.source
+            and each.first is not None
+            and abs(seen.time - each.last) <= ALIVE_S
+        }
+        first = min(others, key=lambda source: others[source].first or 0.0, default=seen.source)
+        later_s = 0.0 if first == seen.source else (known.first or 0.0) - (others[first].first or 0.0)
+        if later_s <= 0:
+            return
+        prefixes = {prefix for prefix, _ in seen.prefixes}.difference(*(each.prefixes for each in others.values()))
+        names = set(seen.name_servers).difference(*(each.names for each in others.values()))
+        # A fellow that comes back says what the others say; who says nothing is none.
+        late = later_s >= LEARN_S and (bool(names) or not seen.prefixes)
         is_high = seen.preference >= _HIGH
         if not (seen.lifetime_s and (prefixes or is_high or late)) and not (names and not seen.lifetime_s):
             return
         text = f"{mac_text(seen.source_mac)} " if seen.source_mac is not None else ""
-        text += f"advertises itself as a router beside {format_address(self._first[0] if self._first else b'')}"
+        text += f"advertises itself as a router beside {format_address(first)}"
         text += _list(" for other prefixes: ", prefixes) + _list(" with other name servers: ", names)
         text += ", and wants to be preferred" if is_high else ""
         score = 50 + 10 * bool(prefixes) + 10 * bool(names) + 10 * is_high
         for alert in self._say("second", seen.source, None, seen.time, score, text):
-            before = self._held.get(seen.source)
-            self._held[seen.source] = alert if before is None else replace(alert, first=before.first)
+            before = self._held.get((seen.link, seen.source))
+            self._held[seen.link, seen.source] = alert if before is None else replace(alert, first=before.first)
 
     def _is_flood(self, seen: RouterSeen) -> bool:
         """Whether too many routers or prefixes come that are new. Who was there before goes on being looked at."""
-        prefix = next((each for each, _ in seen.prefixes if (each, False) not in self._seen), None)
+        link = self._links.get(seen.link, seen.time)
+        if link is None:
+            return False
+        new = [(seen.link, each) for each, _ in seen.prefixes if ((seen.link, each), False) not in self._seen][:1]
         fast = False
-        for thing in ((seen.source, True), *(((prefix, False),) if prefix is not None else ())):
+        for thing in (((seen.link, seen.source), True), *((name, False) for name in new)):
             if thing not in self._seen:
-                self._pace[thing[1]].add(seen.time)
+                link.pace[thing[1]].add(seen.time)
                 self._seen[thing] = None
                 if len(self._seen) > SEEN_MAX:
                     del self._seen[next(iter(self._seen))]
-                fast = fast or self._pace[thing[1]].reached(FLOOD_MANY, FLOOD_S)
+                fast = fast or link.pace[thing[1]].reached(FLOOD_MANY, FLOOD_S)
         if fast:
-            self._flood_at = seen.time
-        return abs(seen.time - self._flood_at) <= FLOOD_S and (
-            self._routers.peek(seen.source) is None or prefix is not None
+            link.flood_at = seen.time
+        return abs(seen.time - link.flood_at) <= FLOOD_S and (
+            self._routers.peek((seen.link, seen.source)) is None or bool(new)
         )
 
     def _flooded(self, seen: RouterSeen) -> Iterator[Alert]:
@@ -219,9 +243,9 @@ class RogueRouter:
         yield from self._say("flood", None, None, seen.time, 90, text)
 
     def _release(self, now: float, *, everything: bool = False) -> Iterator[Alert]:
-        for source, alert in list(self._held.items()):
+        for name, alert in list(self._held.items()):
             if everything or not 0 <= now - alert.last < FLOOD_S:
-                yield self._held.pop(source)
+                yield self._held.pop(name)
 
     def _say(
         self, what: str, source: bytes | None, target: bytes | None, now: float, score: int, text: str

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from msgspec import Struct
 
 from pfw.engine.detect.fragments import GAP, FragmentWatch
-from pfw.model.observation import ArpSeen, Observation, Odd, ProtocolTried, Reply
+from pfw.model.observation import ArpSeen, Observation, Odd, ProtocolTried, Reply, link_of
 from pfw.model.packet import ICMP, ICMPV6, TCP, UDP, Packet
 
 TRIED_MAX = 16_384
@@ -54,10 +54,11 @@ class Specials:
         self._fragments = FragmentWatch()
         self._tried: dict[tuple[bytes, bytes, int], float] = {}
 
-    def packet(self, packet: Packet, time: float) -> Iterator[Observation]:
+    def packet(self, packet: Packet, time: float, interface: str | None = None) -> Iterator[Observation]:
         """What a packet is a sign of by itself; `quoted` tells what it says of another one."""
         if packet.arp is not None:
-            yield ArpSeen(time, packet.source_mac, packet.destination_mac, packet.arp)
+            link = link_of(interface, packet.vlans)
+            yield ArpSeen(time, packet.source_mac, packet.destination_mac, packet.arp, link)
         if packet.anomalies:
             is_fragment = packet.fragment is not None
             yield Odd(time, packet.source, packet.destination, packet.protocol, packet.anomalies, is_fragment)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from pfw.engine.detect.contacts import SERVICE_BELOW, Pace, Suspects, Walk, is_for_many, lasted, near
-from pfw.engine.detect.proof import Company, Handshakes, are_proof, is_alone, is_by_reset
+from pfw.engine.detect.proof import BEFORE_S, Company, Handshakes, are_proof, is_alone, is_by_reset
 from pfw.model.address import format_address
 from pfw.model.observation import Alert, Began, Confirmed, Ended, HalfOpen, Kind, Met, Reply
 from pfw.model.packet import ICMP, ICMPV6, PORT_PROTOCOLS, TCP, UDP, protocol_name
@@ -65,7 +65,8 @@ class _Sweep:
         self.far = Pace(FAR_HOSTS)
         self.walk = Walk()
         self.first = self.last = 0.0
-        self.left = self.succeeded = self.proofs = 0
+        self.left: set[bytes] = set()
+        self.succeeded = self.proofs = 0
         self.is_proved = False
         self.next_alert = self.told = 0
 
@@ -105,6 +106,10 @@ class _Sweep:
             return False
         return self.far.reached(FAR_HOSTS, FAR_S) and len(self.hosts) >= FAR_SHARE * self.succeeded
 
+    @property
+    def is_proved_by_left(self) -> bool:
+        return len(self.left) >= LEFT_HOSTS
+
     def nearest(self) -> int:
         """How many hosts of the network in which most were tried."""
         return max((count[0] for _, count in self.near.values()), default=0)
@@ -126,10 +131,14 @@ class Sweep:
     wants: tuple[type, ...] = (Began, Met, Confirmed, HalfOpen, Ended)
 
     def __init__(self, sweeps_max: int = SWEEPS_MAX) -> None:
-        self._sweeps: Suspects[_Name, _Sweep, _Try] = Suspects(sweeps_max, SWEEPS_S, _Sweep)
+        self._sweeps: Suspects[_Name, _Sweep, _Try] = Suspects(
+            sweeps_max, SWEEPS_S, _Sweep, may_go=lambda sweep: not sweep.told
+        )
         self._company = Company()
-        self._slow: Suspects[bytes, _Slow, Met] = Suspects(SLOW_SOURCES_MAX, SLOW_S, _Slow, SWEEPS_S)
-        self._handshakes = Handshakes()
+        self._slow: Suspects[bytes, _Slow, Met] = Suspects(
+            SLOW_SOURCES_MAX, SLOW_S, _Slow, SWEEPS_S, may_go=lambda slow: slow.next_alert == SLOW_HOSTS
+        )
+        self._handshakes = Handshakes(SLOW_S)
 
     @property
     def refused(self) -> int:
@@ -144,13 +153,15 @@ class Sweep:
         if name is None or is_for_many(seen.began.destination):
             return ()
         if isinstance(seen, Ended):
-            return self._left(name) if self._handshakes.ended(seen) else ()
+            return self._leaves(name, seen) if self._handshakes.ended(seen) else ()
         if _is_success(seen):
             if isinstance(seen, Confirmed):
                 self._handshakes.confirmed(seen)
             self._succeeded(name)
             return ()
         if isinstance(seen, Met) and seen.reply in (Reply.ANSWERED, Reply.EXPIRED):
+            return ()
+        if self._handshakes.is_outage(seen):
             return ()
         return (*self._tried(name, seen), *self._tried_slowly(seen))
 
@@ -176,13 +187,15 @@ class Sweep:
             slow.succeeded += 1
             slow.walk.succeeded()
 
-    def _left(self, name: _Name) -> Iterable[Alert]:
-        """Opened and left: the source got the answer."""
-        sweep = self._sweeps.known(name)
-        if sweep is None:
+    def _leaves(self, name: _Name, seen: Ended) -> Iterable[Alert]:
+        """Opened and left: the source got the answer. A host that it tried in vain before is what it waited for."""
+        sweep, host = self._sweeps.known(name), seen.began.destination
+        if sweep is None or host in sweep.hosts or host in sweep.left or len(sweep.left) >= LEFT_HOSTS:
             return ()
-        sweep.left += 1
-        return (self._alert(name, sweep),) if sweep.told and sweep.left == LEFT_HOSTS else ()
+        if not sweep.first - BEFORE_S <= seen.began.time <= sweep.last + SWEEPS_S:
+            return ()
+        sweep.left.add(host)
+        return (self._alert(name, sweep),) if sweep.told and len(sweep.left) == LEFT_HOSTS else ()
 
     def _is_news(self, name: _Name, sweep: _Sweep) -> bool:
         """Whether the source has proved itself since it was told of."""
@@ -227,7 +240,7 @@ class Sweep:
         many = f"{count} or more" if count >= HOSTS_MAX else f"{count}"
         text = f"tried {what} with {many} hosts in {lasted(sweep.first, sweep.last)} that did not let it in, "
         text += f"up to {sweep.nearest()} of them neighbours; {sweep.succeeded} others answered"
-        sweep.is_proved = sweep.left >= LEFT_HOSTS or self._is_proved_by_resets(name, sweep)
+        sweep.is_proved = sweep.is_proved_by_left or self._is_proved_by_resets(name, sweep)
         score = min(95, 40 + 4 * sweep.nearest()) if sweep.nearest() >= NEAR_HOSTS else 70
         return Alert(
             kind=Kind.SWEEP,
@@ -238,7 +251,7 @@ class Sweep:
             score=score,
             evidence=text,
             ban=(source,) if sweep.is_proved else (),
-            by_reset=sweep.is_proved and sweep.left < LEFT_HOSTS,
+            by_reset=sweep.is_proved and not sweep.is_proved_by_left,
         )
 
     def _tried_slowly(self, seen: _Try) -> Iterator[Alert]:

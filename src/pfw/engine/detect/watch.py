@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from struct import Struct as Layout
 
-from pfw.engine.detect.connection import BUSY_PACKETS, NOT_CONNECTIONS, Connection, ended, silence, stray
+from pfw.engine.detect.connection import BUSY_PACKETS, FEW_PACKETS, NOT_CONNECTIONS, Connection, ended, silence, stray
+from pfw.engine.detect.copies import COPY_S, Copies
 from pfw.engine.detect.crowd import Crowds
 from pfw.engine.detect.specials import Quoted, Specials, quoted
 from pfw.model.event import Item
@@ -27,20 +28,15 @@ Numbers = Callable[[Item], tuple[int, int] | None]
 CONNECTIONS_MAX = 65_536
 SILENCE_S = 3.0
 """So long nobody answers a first packet, and it counts as met with silence; or nobody says anything to a SYN-ACK."""
-IDLE_S = {TCP: 3600.0, UDP: 60.0}
-"""Of those that were answered; a UDP service that has more to say says it within the kernel's own time, 30 to 120 s."""
-_IDLE_OTHER_S = 30.0
-UNANSWERED_S = 70.0
-"""Linux repeats a SYN after 1, 2, 4 … 64 s, and a SYN-ACK: so long the next one belongs to the same connection."""
-OVER_S = 60.0
-"""What still comes of a connection that is over begins none (TIME-WAIT of Linux)."""
 STRAY_PACKETS_MAX = 3
 """More from one end, and it is a connection of which the capture has one direction. A probe is sent once or twice."""
 
 _SWEEP_S = 1.0
 _WALK_S = 30.0
+_BEHIND_MIN, _BEHIND_SHARE = 30, 64
 _BACKWARDS_S = 10.0
 _BUSY_MASK = BUSY_PACKETS - 1
+_FEW_MASK = FEW_PACKETS - 1
 _CHANGING = SYN | FIN | RST
 _OPENING = SYN | ACK | RST | FIN
 _ECHO_REPLIES = (0, 129)
@@ -55,11 +51,12 @@ class Watch:
     """Follows the connections of a capture, or of a network. Times may run backwards a little.
 
     With `numbers` a connection is only confirmed by an acknowledgement of what was really sent: who forges an address
-    does not see that. Without, any acknowledgement does.
+    does not see that. Without, any acknowledgement does. `interface` is where what is told comes from, if known.
     """
 
     def __init__(self, capacity: int = CONNECTIONS_MAX, numbers: Numbers | None = None) -> None:
         self.refused = 0
+        self.interface: str | None = None
         self._capacity = capacity
         self._numbers = numbers
         self._forth: dict[bytes, Connection] = {}
@@ -75,7 +72,9 @@ class Watch:
         self._swept = 0.0
         self._next_sweep = 0.0
         self._next_walk = 0.0
+        self._behind = 0
         self._specials = Specials()
+        self._copies = Copies(numbers)
 
     def __len__(self) -> int:
         return len(self._forth)
@@ -99,14 +98,14 @@ class Watch:
             ):
                 if not (self._crowds.has_some and self._is_skipped(item)):
                     yield item, packet(item)
-            elif (known := forth(key)) is not None and known.settled and known.sent_packets & _BUSY_MASK != _BUSY_MASK:
+            elif (known := forth(key)) is not None and known.quick and known.sent_packets & _BUSY_MASK != _BUSY_MASK:
                 known.last = time
                 known.sent += size
                 known.sent_packets += 1
             elif (
                 known is None
                 and (known := back(key)) is not None
-                and known.settled
+                and known.quick
                 and known.received_packets & _BUSY_MASK != _BUSY_MASK
             ):
                 known.last = time
@@ -127,7 +126,7 @@ class Watch:
         """What a packet is a sign of, in order."""
         key, time, size, flags, _, _, decoded = item
         told = _NOTHING if self._swept <= time < self._next_sweep else self._sweep(time)
-        if key is not None:
+        if key is not None and not (self._copies and self._copies.is_one(item)):
             known = self._forth.get(key)
             if known is not None:
                 known.last = time
@@ -135,7 +134,7 @@ class Watch:
                 known.sent_packets += 1
                 if flags & _CHANGING or not known.settled:
                     told = [*told, *self._went_on(known, item)]
-                if not known.sent_packets & _BUSY_MASK:
+                if not known.sent_packets & (_BUSY_MASK if known.settled else _FEW_MASK):
                     told = [*told, *known.busy(time)]
             elif (known := self._back.get(key)) is not None:
                 known.last = time
@@ -220,6 +219,10 @@ class Watch:
         if flags & _OPENING == SYN:
             if known.over or known.settled or known.is_older:
                 yield from self._again(known, item, item[0] or b"")
+            elif self._numbers and known.sent_packets == 2 and 0 <= item[1] - known.began.time < COPY_S:
+                known.is_doubled = True
+                known.sent, known.sent_packets = known.sent - item[2], 1
+                self._copies.watch(item, known.back)
             else:
                 known.attempts += 1
         elif known.over:
@@ -236,7 +239,7 @@ class Watch:
                 self._half.pop(known.key, None)
                 self._spare.pop(known.key, None)
                 if flags & (ACK | RST) and self._proves(known, item):
-                    known.settled = True
+                    known.settle(True)
                     yield self._confirmed(known, item)
             yield from self._closing(known, flags, 1)
 
@@ -290,14 +293,15 @@ class Watch:
 
     def _adopt(self, known: Connection) -> None:
         self._crowds.completed(known.key, 1 if known.stray is None else known.stray.stands_for, begins=False)
-        known.met = known.settled = True
+        known.met = True
+        known.settle(True)
         known.stray = None
         self._waiting.pop(known.key, None)
         self._spare.pop(known.key, None)
 
     def _meet(self, known: Connection, time: float, reply: Reply) -> Iterator[Observation]:
         known.met = True
-        known.settled = known.began.protocol != TCP
+        known.settle(known.began.protocol != TCP)
         self._waiting.pop(known.key, None)
         self._spare.pop(known.key, None)
         if reply is Reply.ANSWERED:
@@ -319,7 +323,7 @@ class Watch:
 
     def _finish(self, known: Connection) -> None:
         known.over = True
-        known.settled = False
+        known.settle(False)
         self._waiting.pop(known.key, None)
         self._half.pop(known.key, None)
         self._spare[known.key] = known
@@ -350,14 +354,20 @@ class Watch:
             self._spare[known.key] = self._waiting.pop(known.key)
             told.extend(silence(known, now))
         told += self._half_open(now)
-        if not 0 < self._next_walk - now <= _WALK_S:
+        if self._is_walk_due(now):
             self._next_walk = now + _WALK_S
-            for known in [each for each in self._forth.values() if now - each.last > _patience(each)]:
+            for known in [each for each in self._forth.values() if now - each.last > each.patience_s]:
                 if known.met and not known.over:
                     told.append(ended(known))
                 self._forget(known)
             told += self._specials.gaps(now)
         return told
+
+    def _is_walk_due(self, now: float) -> bool:
+        """After a step back of the clock a little later: where there are two clocks, times go to and fro."""
+        ahead_s = self._next_walk - now
+        self._behind = self._behind + 1 if ahead_s > _WALK_S else 0
+        return ahead_s <= 0 or self._behind > max(_BEHIND_MIN, len(self._forth) // _BEHIND_SHARE)
 
     def _half_open(self, now: float) -> Iterator[HalfOpen]:
         """Who was answered long enough ago and has not said anything since."""
@@ -371,7 +381,7 @@ class Watch:
                 yield HalfOpen(now, known.began)
 
     def _special(self, packet: Packet, time: float) -> Iterator[Observation]:
-        yield from self._specials.packet(packet, time)
+        yield from self._specials.packet(packet, time, self.interface)
         error = quoted(packet, time)
         if error is not None:
             yield from self._quoted(error)
@@ -388,11 +398,3 @@ class Watch:
         else:
             yield from stray(known)
         self._finish(known)
-
-
-def _patience(known: Connection) -> float:
-    if known.over:
-        return OVER_S
-    if not known.met or known.is_half_open:
-        return UNANSWERED_S
-    return IDLE_S.get(known.began.protocol, _IDLE_OTHER_S)
