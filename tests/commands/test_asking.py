@@ -72,10 +72,10 @@ class TestList:
             3: prompt(3, until=now + 50, program=None, certainty="guess"),
         }
         head, *lines = pfw("ask", "--list").stdout.splitlines()
-        assert head.split() == ["id", "left", "program", "dir", "remote", "port", "host", "user", "rule", "sure", "pid"]
+        assert head.split() == ["id", "left", "dir", "remote", "port", "program", "host", "user", "rule", "sure", "pid"]
         assert [line.split()[0] for line in lines] == ["3", "2", "1"]
         assert "unknown" in lines[0]
-        assert re.search(r"2 +49\d s +/usr/bin/curl +out +192.0.2.1 +tcp/443 +- +alice", lines[1])
+        assert re.search(r"2 +49\d s +out +192.0.2.1 +tcp/443 +/usr/bin/curl +- +alice", lines[1])
         assert not daemon.watchers
 
     def test_json(self, pfw, daemon):
@@ -124,7 +124,20 @@ class TestAnswer:
 
     def test_json(self, pfw, daemon):
         daemon.prompts = {7: prompt(7)}
-        assert json.loads(pfw("ask", "answer", "7", "allow", "--json").stdout) == {"id": 7, "done": "allowed"}
+        expected = {"id": 7, "done": "allowed", "program": "/usr/bin/curl"}
+        assert json.loads(pfw("ask", "answer", "7", "allow", "--json").stdout) == expected
+
+    def test_says_whose_it_was(self, pfw, daemon):
+        daemon.prompts = {
+            7: prompt(7),
+            8: prompt(8, program=None),
+            9: prompt(9, program=prompt(9).program, remote="::1"),
+        }
+        assert pfw("ask", "answer", "7", "allow").stdout == (
+            "allowed: this once, exactly this: /usr/bin/curl, out 192.0.2.1:443\n"
+        )
+        assert pfw("ask", "answer", "8", "block").stdout.endswith(": an unknown program, out 192.0.2.1:443\n")
+        assert pfw("ask", "answer", "9", "block").stdout.endswith(": /usr/bin/curl, out [::1]:443\n")
 
     def test_no_such_prompt(self, pfw, daemon):
         done = pfw("ask", "answer", "8", "allow")
@@ -255,8 +268,10 @@ class TestKeys:
         daemon.prompts = {7: prompt(7, host="example.net", certainty="guess")}
         shown = terminal("ask", NO_COLOR="1")
         shown.until("(a)llow (b)lock this once, exactly this? (s)kip (q)uit (?)help")
-        assert shown.lines[:5] == [
-            "#7  /usr/bin/curl wants to reach example.net (192.0.2.1) on tcp port 443 (https)",
+        assert shown.lines[:7] == [
+            "#7  /usr/bin/curl wants to reach",
+            "  192.0.2.1 on tcp port 443 (https)",
+            "  known as example.net",
             "  process 4711, started by /bin/bash < /usr/sbin/sshd, as alice (1000), in user.slice",
             "  command: curl -s 'https://example.net/a b'",
             '  asked by rule "ask for the rest"; 1 packet held',
@@ -355,18 +370,18 @@ class TestKeys:
         shown.press("oa", lambda: daemon.answers)
         assert answered(daemon) == [(1, "allow", "once", "exact", None)]
 
-    @pytest.mark.parametrize("columns", [20, 40, 80])
-    def test_hostile_names_on_a_narrow_terminal(self, daemon, terminal, columns):
+    @pytest.mark.parametrize(("columns", "between"), [(20, 8), (40, 6), (80, 6)])
+    def test_hostile_names_on_a_narrow_terminal(self, daemon, terminal, columns, between):
         from msgspec.structs import replace
 
         evil = replace(prompt(1).program, path=EVIL, command=(EVIL * 50, "\x9b31m"), parents=(EVIL,), unit="例" * 99)
         daemon.prompts = {1: prompt(1, program=evil, host="x" * 500, rule=EVIL, service="\x1b[8m", certainty="\x1b[0m")}
         shown = terminal("ask", columns=columns, NO_COLOR="1")
         shown.until(" left")
-        shown.until("\r\n", 5)
+        shown.until("\r\n", between + 1)
         assert not [line for line in shown.lines if RAW.search(line)]
         assert max(map(len, shown.lines)) < columns
-        assert [line[:1] for line in shown.lines] == ["#", " ", " ", " ", " ", "["]
+        assert "".join(line[:1] for line in shown.lines) == f"#{' ' * between}["
 
 
 class TestTheTerminalAfterwards:

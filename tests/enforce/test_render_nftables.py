@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from random import Random
 
 import pytest
+from msgspec.structs import replace
 
 from pfw.enforce import nft_table
 from pfw.enforce.conditions import BANNED, CannotError, Plan, Verdict
 from pfw.enforce.nft_table import LONG_SET, Ban, Names, Ruleset
-from pfw.enforce.plan import only_bans
+from pfw.enforce.plan import make_plan, only_bans
+from pfw.enforce.programs import MASK, Labelling
 from pfw.enforce.render_nftables import render
 from pfw.model.address import AddressSet, format_range, parse_range
+from pfw.policy.load import load
 
 _CHAIN = re.compile(r"chain (\S+) \{\n(.*?)\n?\t\}", re.DOTALL)
 _TARGET = re.compile(r"(?:goto|jump) (\S+)")
@@ -55,6 +59,25 @@ def exact(count: int, **more: object) -> Iterator[dict[str, object]]:
             "port": 1000 + number % 40,
             **more,
         }
+
+
+@pytest.mark.parametrize(
+    ("more", "looks"),
+    [
+        ({}, True), ({"port": 443}, True), ({"app": "/usr/bin/curl"}, True),
+        ({"user": "alice"}, False), ({"interface": "eth0"}, False),
+        ({"app": {"path": "/usr/bin/curl", "sha256": "0" * 64}}, False),
+    ],
+)  # fmt: skip
+def test_a_rule_that_asks_for_more_than_answers_know_looks_for_none(around, more, looks) -> None:
+    """Its packets go to whoever knows users, units and the like."""
+    around = replace(around, labelling=Labelling(MASK, lambda key: 1 + sum(key.encode())))
+    rule = {"name": "who", "action": "ask", "direction": "out", **more}
+    plan = make_plan(load(json.dumps({"version": 2, "rules": [rule]})), around, {})
+    found = chains(render(plan, 1, ()).load)
+    asking = [lines for name, lines in found.items() if any('"who"' in line and "jump ask" in line for line in lines)]
+    assert len(asking) == 1
+    assert ("jump answers_out" in asking[0]) is looks
 
 
 def test_what_is_loaded_hangs_on_nothing(planned) -> None:

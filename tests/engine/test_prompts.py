@@ -10,6 +10,7 @@ held 2`), and `unanswered` when it does not wait.
 from __future__ import annotations
 
 import random
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -69,6 +70,8 @@ class Talk:
                 return self.prompts.lost(map(int, numbers))
             case ["reopened"]:
                 return self.prompts.reopened()
+            case ["withdraw", *numbers]:
+                return self.prompts.withdraw(map(int, numbers), now)
             case ["tick"]:
                 return self.prompts.tick(now)
         raise AssertionError(words)
@@ -78,9 +81,9 @@ class Talk:
 
 
 def packet(prompts: Prompts, number: int, name: str, remote: str, words: list[str], now: float) -> list[PromptCommand]:
-    flow, program, certainty = facts(name, remote, words)
-    key = words[words.index("flow") + 1] if "flow" in words else f"of {number}"
-    return prompts.packet(number, key.encode(), flow, subject_of(flow, program), program, certainty, "default out", now)
+    (flow, program, certainty), named = facts(name, remote, words), dict(pairwise(words))
+    key, uid = named.get("flow", f"of {number}").encode(), int(named.get("user", "0"))
+    return prompts.packet(number, key, flow, subject_of(flow, program), program, certainty, "default out", now, uid=uid)
 
 
 def facts(name: str, remote: str, words: list[str]) -> tuple[Flow, Program | None, Certainty]:

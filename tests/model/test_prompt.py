@@ -26,7 +26,10 @@ from pfw.model.prompt import (
     covers,
     program_key,
     subject_of,
+    wants_facts,
 )
+from pfw.model.rule import App, Rule
+from pfw.model.verdict import Action
 
 HERE, THERE, OTHER = parse_address("192.0.2.1"), parse_address("198.51.100.2"), parse_address("2001:db8::2")
 CURL = Program(pid=7, started=70, path="/usr/bin/curl", shown="/usr/bin/curl")
@@ -92,6 +95,32 @@ def test_what_an_answer_covers(other, scopes):
 def test_an_answer_about_an_unknown_program_covers_nothing():
     unknown = Subject("", Direction.OUT, TCP, THERE, 443)
     assert not any(covers(unknown, scope, unknown) for scope in Scope)
+
+
+FLOW = Flow(
+    direction=Direction.OUT, protocol=TCP, source=HERE, destination=THERE, port=443, interface="eth0", app="/a",
+    app_sha256="0" * 64, script="/a.py", users=frozenset({"1000", "alice"}), unit="a.service",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("conditions", "facts"),
+    [
+        ({"ports": ((443, 443),), "protocols": frozenset({TCP}), "apps": (App("/a"),)}, ()),
+        ({"apps": (App("/a"),), "scripts": ("/a.py", "/b.py")}, ("script /a.py",)),
+        ({"users": ("alice", "bob")}, ("user 1000",)),
+        ({"units": ("a.service",), "interfaces": ("eth*",)}, ("unit a.service", "interface eth0")),
+        ({"apps": (App("/b"), App("/a", "0" * 64))}, (f"sha256 {'0' * 64}",)),
+    ],
+)
+def test_an_answer_is_no_wider_than_the_rule_that_asks(conditions, facts):
+    rule = Rule(name="who", action=Action.ASK, directions=frozenset({Direction.OUT}), **conditions)
+    asked = subject_of(FLOW, CURL, rule, 1000)
+    assert (asked.facts, wants_facts(rule)) == (facts, facts != ())
+    everybody = subject_of(FLOW, CURL)
+    assert all(covers(asked, scope, asked) for scope in Scope)
+    for one, other in ((asked, everybody), (everybody, asked)):
+        assert any(covers(one, scope, other) for scope in Scope) is (facts == ())
 
 
 def test_what_can_be_answered():

@@ -99,7 +99,8 @@ class Lab:
 
     def pfw(self, *words: str, status: int | None = 0) -> subprocess.CompletedProcess[str]:
         """Another command of ours, beside the daemon."""
-        return self.firewall.run([*_inside(self.here), sys.executable, "-P", "-m", "pfw", *words], status=status)
+        words = (*_inside(self.here), sys.executable, "-P", "-m", "pfw", *words)
+        return self.firewall.run(list(words), status=status, cwd=self.folder)
 
     # -- prompts
 
@@ -162,8 +163,12 @@ class Lab:
         if self.daemon is not None and self.daemon.poll() is None:
             time.sleep(0.3)
             self.daemon.send_signal(signal.SIGCONT)
+            number = self.daemon.pid
+            observers = Path(f"/proc/{number}/task/{number}/children").read_text().split()
             self.daemon.kill()
             self.daemon.wait()
+            # They end with it, and write in our folder until then.
+            self.until(lambda: not any(Path(f"/proc/{each}/exe").exists() for each in observers), "they have ended")
         print("\n".join(self.said))
         self._web.close()
         for pid in (self.cgroup / "cgroup.procs").read_text().split():

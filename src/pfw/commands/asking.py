@@ -18,6 +18,8 @@ from pfw.api.definition import Nothing
 from pfw.api.interface import Action, AnswerParameters, AnswerResult, Prompt, PromptsResult
 from pfw.api.messages import ApiError
 from pfw.cli import prompts as screen
+from pfw.cli.programs import endpoint, program_name
+from pfw.cli.table import clip
 from pfw.commands.calling import BAD_INPUT, NO, OK, called, colour, daemon, fault, taken, tell, told
 from pfw.drivers import clock, terminal
 
@@ -71,19 +73,31 @@ def _answer(options: Namespace) -> int:
     if options.list:
         tell("--list and answer do not go together")
         return BAD_INPUT
+    # Whoever typed a number sees whose it was.
+    asked = next((each for each in called("Prompts", Nothing(), PromptsResult).prompts if each.id == number), None)
     done = called("Answer", screen.answer(number, action, choice), AnswerResult).done
     if options.json:
-        print(_done_json(number, done))
+        print(_done_json(number, done, asked))
     else:
-        print(screen.done_line(action, choice, done, terminal.width()).strip())
+        said = screen.done_line(action, choice, done, None).strip()
+        print(clip(said if asked is None else f"{said}: {_of(asked)}", terminal.width()))
     return OK
 
 
-def _done_json(number: int, done: str) -> str:
+def _of(prompt: Prompt) -> str:
+    """Whose a prompt is, and the other end."""
+    who = "an unknown program" if prompt.program is None else program_name(prompt.program)
+    return f"{who}, {prompt.direction} {endpoint(prompt.remote, prompt.port)}"
+
+
+def _done_json(number: int, done: str, prompt: Prompt | None = None) -> str:
     from pfw.cli.screen import encode
     from pfw.model.text import printable
 
-    return encode({"id": number, "done": printable(done)})
+    found: dict[str, object] = {"id": number, "done": printable(done)}
+    if prompt is not None:
+        found["program"] = None if prompt.program is None else program_name(prompt.program)
+    return encode(found)
 
 
 # --- by lines -------------------------------------------------------------------------------------------------------

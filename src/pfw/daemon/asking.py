@@ -7,7 +7,7 @@ rules that ask a person, and rules for scripts. Nothing that comes here passes b
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ from pfw.enforce.programs import written
 from pfw.engine.prompts import Prompts
 from pfw.model.event import Source
 from pfw.model.flow import Direction, Flow, make_flow, split_key
-from pfw.model.prompt import PromptCommand, Release, Remember, subject_of
+from pfw.model.prompt import Answer, Prompt, PromptCommand, Release, Remember, subject_of
 from pfw.model.verdict import Action, Verdict
 from pfw.wire.error import WireError
 from pfw.wire.nfqueue import Queued
@@ -88,14 +88,48 @@ class Asking:
         for command in commands:
             match command:
                 case Release(packet_id=number, allow=allow):
-                    with suppress(OSError):
-                        self._reader.verdict(number, allow)
-                    held = self._held.pop(number, None)
-                    if held is not None and not allow:
-                        self._stopped(*held, REFUSED_NAME)
+                    self._release(number, allow=allow)
                 case Remember(prompt=prompt, answer=answer):
-                    self._remembering.add(prompt, answer)
+                    self._remembering.add(replace(prompt, flow=self._described(prompt)), answer)
         self._perform(commands)
+
+    def answer(self, prompt_id: int, answer: Answer) -> None:
+        """A person's answer. Raises NoSuchPromptError, and ValueError for one that does not fit."""
+        asked = self.prompts.get(prompt_id)
+        if asked is not None and not self._is_asked(asked):
+            self.withdraw((asked,))
+            raise ValueError("the policy does not ask about this any more")
+        self.do(self.prompts.answer(prompt_id, answer, clock.now()))
+
+    def withdraw(self, prompts: Iterable[Prompt]) -> None:
+        """Take back what the policy does not ask any more, or asks by another rule; what waits for it is blocked."""
+        stale = [each.id for each in prompts if not self._is_asked(each)]
+        if stale:
+            self.do(self.prompts.withdraw(stale, clock.now()))
+
+    def _release(self, number: int, *, allow: bool) -> None:
+        """Meanwhile there may be another policy in force, or another hour, which asks nobody and blocks it."""
+        held = self._held.pop(number, None)
+        passes = False
+        stopped_by: str | None = REFUSED_NAME
+        if allow and held is not None:
+            flow, owner = held
+            verdict = self._verdict_on(self._force.described(flow, owner), owner, again=True)
+            passes, stopped_by = verdict.action in (Action.ASK, Action.ALLOW), _stopping(verdict)
+        with suppress(OSError):
+            self._reader.verdict(number, passes)
+        if held is not None and not passes:
+            self._stopped(*held, stopped_by)
+
+    def _is_asked(self, prompt: Prompt) -> bool:
+        flow = self._described(prompt)
+        verdict = self._verdict_on(flow, _owner(prompt), again=True)
+        subject = subject_of(flow, prompt.program, self._force.rule_of(verdict), prompt.uid)
+        return verdict.action is Action.ASK and (_rule(verdict, flow), subject) == (prompt.rule, prompt.subject)
+
+    def _described(self, prompt: Prompt) -> Flow:
+        """What was asked about, in the words of the policy in force now."""
+        return self._force.described(prompt.flow, _owner(prompt))
 
     def _take(self, packet: Queued) -> None:
         found = _read(packet)
@@ -131,25 +165,17 @@ class Asking:
         self.counts["decided" if owner.is_sure else "unsure"] += 1
         self._verdict(packet, accept=verdict.action is Action.ALLOW)
         if verdict.action is not Action.ALLOW:
-            known = verdict.action in (Action.BLOCK, Action.REJECT)
-            self._stopped(flow, owner, verdict.rule if known else UNKNOWN_NAME)
+            self._stopped(flow, owner, _stopping(verdict))
 
-    def _verdict_on(self, flow: Flow, owner: Found) -> Verdict:
-        moment = clock.moment()
-        verdict = self._force.decide(flow, moment)
-        if verdict.action is Action.UNKNOWN and not owner.is_sure:
-            # A person may decide about a connection of which nobody knows the program.
-            asked = self._force.decide(replace(flow, app="", script=""), moment)
-            if asked.action is Action.ASK:
-                return asked
-        return verdict
+    def _verdict_on(self, flow: Flow, owner: Found, *, again: bool = False) -> Verdict:
+        return self._force.decide(flow, clock.moment(), is_sure=owner.is_sure, again=again)
 
     def _ask(self, packet: Queued, key: bytes, flow: Flow, owner: Found, verdict: Verdict, now: float) -> None:
         program = owner.program
         if program is not None and program.path is None and owner.is_sure:
             # It has ended, and its file is known all the same.
             program = replace(program, path=self._force.path_of(owner))
-        subject = subject_of(flow, program)
+        subject = subject_of(flow, program, self._force.rule_of(verdict), owner.uid)
         answered = self._remembering.answers.find(subject, now) if owner.is_sure else None
         if answered is not None:
             self._verdict(packet, accept=answered)
@@ -160,15 +186,33 @@ class Asking:
             self._verdict(packet, accept=False)  # the kernel's own, say a multicast report: nobody could tell
             return
         self.counts["asked"] += 1
-        rule = verdict.rule or f"default {flow.direction}"
         self._held[packet.id] = flow, owner
         if len(self._held) > HELD_MAX:
             del self._held[next(iter(self._held))]
-        self.do(self.prompts.packet(packet.id, key, flow, subject, program, owner.certainty, rule, now))
+        self.do(
+            self.prompts.packet(
+                packet.id, key, flow, subject, program, owner.certainty, _rule(verdict, flow), now,
+                uid=owner.uid, gid=owner.gid,
+            )
+        )  # fmt: skip
 
     def _verdict(self, packet: Queued, *, accept: bool) -> None:
         with suppress(OSError):
             self._reader.verdict(packet.id, accept)
+
+
+def _owner(prompt: Prompt) -> Found:
+    file = prompt.program.file if prompt.program is not None else None
+    return Found(program=prompt.program, certainty=prompt.certainty, file=file, uid=prompt.uid, gid=prompt.gid)
+
+
+def _rule(verdict: Verdict, flow: Flow) -> str:
+    return verdict.rule or f"default {flow.direction}"
+
+
+def _stopping(verdict: Verdict) -> str | None:
+    """The rule that stopped a connection."""
+    return verdict.rule if verdict.action in (Action.BLOCK, Action.REJECT) else UNKNOWN_NAME
 
 
 def _read(packet: Queued) -> tuple[bytes, Flow] | None:

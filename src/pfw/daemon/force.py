@@ -10,6 +10,8 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
+from msgspec.structs import replace
+
 from pfw.daemon import machine
 from pfw.daemon.attribution import Found
 from pfw.daemon.describing import Describer
@@ -26,9 +28,11 @@ from pfw.engine.limits import Buckets
 from pfw.model.flow import Flow, Moment
 from pfw.model.policy import Policy, PolicyError
 from pfw.model.program import Program
+from pfw.model.rule import Rule
 from pfw.model.verdict import Action, Verdict
 from pfw.policy.decide import Decider
 from pfw.policy.load import load
+from pfw.policy.match import OverLimit
 from pfw.wire.error import WireError
 
 
@@ -165,11 +169,18 @@ class Force:
         """The path of the executable; that by which the kernel was told of the file where that is known."""
         return self.describer.path_of(owner) if self.describer is not None else None
 
-    def decide(self, flow: Flow, moment: Moment) -> Verdict:
-        """What the policy says of a connection that the kernel handed over."""
+    def decide(self, flow: Flow, moment: Moment, *, is_sure: bool = True, again: bool = False) -> Verdict:
+        """What the policy says of a connection that the kernel handed over; `again`, of one that was held against the
+        limits before."""
         if self._decider is None:
             return Verdict(Action.BLOCK, reason="no policy is in force")
-        return self._decider.decide(flow, moment, lambda index: self._is_over(index, flow, moment.time))
+        assert self.policy is not None
+        over = over_before(self.policy) if again else lambda index: self._is_over(index, flow, moment.time)
+        return judge(self._decider, flow, moment, over, is_sure=is_sure)
+
+    def rule_of(self, verdict: Verdict) -> Rule | None:
+        """The rule that decided; None for a default."""
+        return self.policy.rules[verdict.index] if self.policy is not None and verdict.index is not None else None
 
     def _is_over(self, index: int, flow: Flow, now: float) -> bool:
         """Whether a limit is used up. Tokens of rules that ask were taken in the kernel, those of scripts are taken
@@ -240,6 +251,22 @@ class Force:
                 continue
             with suppress(OSError):
                 self._place(mark, found)
+
+
+def judge(decider: Decider, flow: Flow, moment: Moment, over: OverLimit, *, is_sure: bool) -> Verdict:
+    """The verdict on a connection. A person may decide about one of which nobody knows the program."""
+    verdict = decider.decide(flow, moment, over)
+    if verdict.action is Action.UNKNOWN and not is_sure:
+        asked = decider.decide(replace(flow, app="", script=""), moment, over)
+        if asked.action is Action.ASK:
+            return asked
+    return verdict
+
+
+def over_before(policy: Policy) -> OverLimit:
+    """Of a connection that is asked about: every limit was used up when its first packet came, but that of what asks,
+    of which it took its token."""
+    return lambda index: policy.rules[index].action is not Action.ASK
 
 
 def _answered_marks() -> set[int]:

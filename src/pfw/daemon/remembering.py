@@ -90,8 +90,8 @@ class Remembering:
     def _put(self, prompt: Prompt, answer: Answer) -> None:
         """Let the kernel decide it from now on, where it can tell this program from others."""
         program = prompt.program
-        if program is None or program.path is None:
-            return
+        if program is None or program.path is None or prompt.subject.facts:
+            return  # of users, scripts and the like its sets know nothing
         owner = Found(
             program=program, certainty=prompt.certainty, file=program.file, uid=program.uid, gid=program.gid
         )  # fmt: skip

@@ -21,7 +21,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from pfw.daemon import enforcing
+from pfw.daemon import enforcing, panic
 from pfw.daemon.api import Api
 from pfw.daemon.asking import Asking
 from pfw.daemon.attribution import Attribution, Found, running_program
@@ -88,7 +88,7 @@ class Service:
         self.census = Census(self.force, self.connections)
         self.reader = _reader()
         self.naming = Naming(tell)
-        self.prompts = Prompts(60.0, Action.BLOCK, False)
+        self.prompts = Prompts(60.0, Action.BLOCK, False, first_id=_first_number(self.started))
         self.remembering = Remembering(self.force, self._always, self.loop.watch, self.loop.unregister)
         self.restoring = Restoring(state, tell, self._restored)
         self.api = Api(self, self.folder / SOCKET, _group())
@@ -176,7 +176,11 @@ class Service:
 
     def answer(self, prompt_id: int, answer: Answer) -> None:
         """A person's answer. Raises NoSuchPromptError, and ValueError for one that does not fit."""
-        self.asking.do(self.prompts.answer(prompt_id, answer, clock.now()))
+        self.force.refresh()  # what is asked no more cannot be answered
+        if answer.allow and panic.where():
+            # What waits in the queue is behind the chains of the panic.
+            raise ValueError("it is panic, and nothing may pass; pfw panic --off, then answer again")
+        self.asking.answer(prompt_id, answer)
         self.force.refresh()  # it may have become a rule
 
     def _deadline(self) -> float | None:
@@ -199,6 +203,7 @@ class Service:
         if self.force.policy is not None:
             ask = self.force.policy.ask
             self.asking.do(self.prompts.configure(ask.timeout_s, ask.unattended, clock.now()))
+        self.asking.withdraw(self.prompts.prompts)
         if not self.force.is_asking:
             return
         self._hand_over()
@@ -326,6 +331,12 @@ class Service:
 
     def _failed(self, error: Exception) -> None:
         self.tell(f"internal error, and the daemon goes on: {type(error).__name__}: {error}")
+
+
+def _first_number(started: float) -> int:
+    """The number of a daemon's first prompt: ten for each second since those of a daemon before it, so that a number
+    that somebody read means nothing else for more than a day; and short enough to type."""
+    return int(started) % 100_000 * 10 + 1
 
 
 def _reader() -> QueueReader:

@@ -242,7 +242,8 @@ those that a person's answer allowed or blocked."""
 class Verdict(Struct, frozen=True):
     """What happens where a rule matches, and where it is counted. `index` is the rule's place in the policy's
     rules, None for base rules and defaults. `counter` names its counter: a rule that stays the same keeps it.
-    `log` puts matches of an allowing rule beside the blocked ones; `quiet` ones are told to nobody."""
+    `log` puts matches of an allowing rule beside the blocked ones; `quiet` ones are told to nobody. `narrow` ones
+    ask about more than the kernel's sets of answers know."""
 
     name: str
     action: Action
@@ -250,6 +251,7 @@ class Verdict(Struct, frozen=True):
     index: int | None = None
     log: bool = False
     quiet: bool = False
+    narrow: bool = False
 
 
 class Chain(Struct, frozen=True):

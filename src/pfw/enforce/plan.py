@@ -25,6 +25,7 @@ from pfw.model.address import AddressSet, Range
 from pfw.model.flow import Direction
 from pfw.model.packet import ICMP, ICMPV6
 from pfw.model.policy import Policy
+from pfw.model.prompt import wants_facts
 from pfw.model.rule import Rule
 from pfw.model.verdict import Action
 from pfw.policy.base import LOOPBACK_INTERFACE, base_rules
@@ -165,6 +166,8 @@ class _Planner:
         else:
             content = b"" if index is None else _content(rule)
             number = self._add_verdict(rule.name, rule.action, index, content, rule.log, _is_loopback(index, rule))
+            if rule.action is Action.ASK and wants_facts(rule):
+                self.verdicts[number] = replace(self.verdicts[number], narrow=True)
         if not rule.enabled:
             return
         if self._around.labelling is None:

@@ -294,12 +294,13 @@ class _Renderer:
         return self._front + name
 
     def _asking_chain(self, number: int) -> str:
-        """The chain that looks for an answer, and else hands the packet over; where nobody takes it, it ends there."""
+        """The chain that looks for an answer, where such a one suffices, and else hands the packet over; where nobody
+        takes it, it ends there."""
         verdict = self._plan.verdicts[number]
         name = f"v{number}_{self._place_now}"
         if self._front + name not in self.chains:
             lines = self._open(name)
-            if number != c.UNKNOWN:
+            if number != c.UNKNOWN and not verdict.narrow:
                 lines.append(f"jump answers_{self._place_now}")
             lines += [f"{counted(verdict)} jump {nft_answers.ASK} {text.comment(verdict.name)}", "drop"]
         return self._front + name

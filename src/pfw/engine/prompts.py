@@ -53,8 +53,8 @@ CONNECTION_S = 120.0
 """How long an answer for once holds for the connection that it was given for, whose first packet may come again: as
 long as the kernel waits for an answer to a SYN (nf_conntrack_tcp_timeout_syn_sent), which is sent again for 63 s."""
 
-_Name = tuple[Subject, bool]
-"""What tells a prompt from all others: its subject, and whether the program is a guess."""
+_Name = tuple[Subject, bool, int]
+"""What tells a prompt from all others: its subject, whether the program is a guess, and whose socket it is."""
 
 
 class _Entry:
@@ -64,11 +64,11 @@ class _Entry:
 
     def __init__(self, prompt: Prompt) -> None:
         self.prompt = prompt
-        self.name: _Name = _name(prompt.subject, prompt.certainty)
+        self.name: _Name = _name(prompt.subject, prompt.certainty, prompt.uid)
         self.held: dict[bytes, int] = {}
         self.packets = 0
         self.was_asked = False
-        """Whether it waits or has waited: nobody is asked twice."""
+        """Whether it waits or has waited: nobody is asked twice about the same user."""
 
     def view(self) -> Prompt:
         return replace(self.prompt, held=len(self.held), packets=self.packets)
@@ -78,7 +78,8 @@ class Prompts:
     """All prompts. Do what its methods return, in order; after `deadline` call `tick`.
 
     `timeout_s` is how long a prompt waits. While nobody is there to be asked (`attended`), packets get the action
-    `unattended`, ALLOW or BLOCK. `capacity` bounds the waiting and the unanswered prompts, each of them.
+    `unattended`, ALLOW or BLOCK. `capacity` bounds the waiting and the unanswered prompts, each of them. They are
+    numbered from `first_id` on.
 
     `counts` says what was left out: packets blocked because the first one of their connection waits (`repeated`) or was
     answered and their socket is gone (`late`), too many wait for the prompt (`crowded`), too many prompts wait (`full`)
@@ -87,7 +88,9 @@ class Prompts:
     (`connections`) that made room.
     """
 
-    def __init__(self, timeout_s: float, unattended: Action, attended: bool, *, capacity: int = PROMPTS_MAX) -> None:
+    def __init__(
+        self, timeout_s: float, unattended: Action, attended: bool, *, capacity: int = PROMPTS_MAX, first_id: int = 1
+    ) -> None:
         if not (timeout_s > 0 and isfinite(timeout_s)):
             raise ValueError(f"{timeout_s} is not a time that a prompt can wait")
         if unattended not in (Action.ALLOW, Action.BLOCK):
@@ -98,7 +101,7 @@ class Prompts:
         self._unattended: Action = unattended
         self._attended = attended
         self._capacity = capacity
-        self._next_id = 1
+        self._next_id = first_id
         self._latest = -inf
         self._entries: dict[_Name, _Entry] = {}
         # By id. All wait for as long, so the waiting are in the order in which they are due.
@@ -130,12 +133,15 @@ class Prompts:
         certainty: Certainty,
         rule: str,
         now: float,
+        *,
+        uid: int,
+        gid: int = 0,
     ) -> list[PromptCommand]:
-        """A packet waits in the kernel for a verdict. An id that is held already means that the kernel forgot the
-        earlier packet."""
+        """A packet of this user's waits in the kernel for a verdict. An id that is held already means that the kernel
+        forgot the earlier packet."""
         # In this order: a verdict for the forgotten packet would be one on this packet.
         commands = [*self.lost((packet_id,)), *self.tick(now)]
-        name = _name(subject, certainty)
+        name = _name(subject, certainty, uid)
         decided = self._decision(name, flow_key, now)
         if decided is not None:
             return [*commands, Release(packet_id, decided)]
@@ -144,15 +150,9 @@ class Prompts:
             return commands + self._join(entry, packet_id, flow_key)
         prompt = Prompt(
             id=self._next_id if entry is None else entry.prompt.id,
-            subject=subject,
-            program=program,
-            certainty=certainty,
-            flow=flow,
-            rule=rule,
-            asked=now,
-            until=None,
-            state=State.UNANSWERED,
-        )
+            subject=subject, program=program, certainty=certainty, flow=flow, rule=rule,
+            asked=now, until=None, state=State.UNANSWERED, uid=uid, gid=gid,
+        )  # fmt: skip
         if entry is None:
             entry = _Entry(prompt)
             self._next_id += 1
@@ -177,10 +177,24 @@ class Prompts:
             return [*commands, *self._remove(entry, answer.allow), Gone(prompt_id)]
         commands += [*self._remove(entry, answer.allow), Remember(prompt, answer), Gone(prompt_id)]
         for other in list(self._entries.values()):
-            subject, is_guess = other.name
+            subject, is_guess, _ = other.name
             if covers(prompt.subject, answer.scope, subject) and not (answer.allow and is_guess):
                 self._decide(other, answer.allow, now + CONNECTION_S, once)
                 commands += [*self._remove(other, answer.allow), Gone(other.prompt.id)]
+        return commands
+
+    def get(self, prompt_id: int) -> Prompt | None:
+        """A prompt that can be answered."""
+        entry = self._waiting.get(prompt_id) or self._unanswered.get(prompt_id)
+        return None if entry is None else entry.view()
+
+    def withdraw(self, prompt_ids: Iterable[int], now: float) -> list[PromptCommand]:
+        """These are asked no more: what waits for them is blocked, and nothing is remembered."""
+        commands = self.tick(now)
+        for prompt_id in prompt_ids:
+            entry = self._waiting.get(prompt_id) or self._unanswered.get(prompt_id)
+            if entry is not None:
+                commands += [*self._remove(entry, allow=False), Gone(prompt_id)]
         return commands
 
     def configure(self, timeout_s: float, unattended: Action, now: float) -> list[PromptCommand]:
@@ -311,7 +325,7 @@ class Prompts:
             return None
         if of == name:
             return allow
-        _, is_guess = name
+        _, is_guess, _ = name
         if not is_guess:
             return None
         self.counts["late"] += 1
@@ -330,5 +344,5 @@ class Prompts:
         return commands
 
 
-def _name(subject: Subject, certainty: Certainty) -> _Name:
-    return subject, certainty is Certainty.GUESS
+def _name(subject: Subject, certainty: Certainty, uid: int) -> _Name:
+    return subject, certainty is Certainty.GUESS, uid

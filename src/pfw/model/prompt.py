@@ -6,6 +6,7 @@ same answer, it is asked once. `engine/prompts.py` owns their state; the command
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from msgspec import Struct
 from pfw.model.flow import Direction, Flow
 from pfw.model.packet import protocol_name
 from pfw.model.program import Certainty, Program
+from pfw.model.rule import Rule
 
 SECONDS_MAX = 2_147_483
 """Almost 25 days: the longest that an entry of an ipset can have (ipset(8), `timeout`); nftables could do more."""
@@ -61,6 +63,8 @@ class Subject(Struct, frozen=True):
     """The other end, packed: the source of what comes in, else the destination."""
     port: int | None = None
     """The port of the service, at whichever end it is."""
+    facts: tuple[str, ...] = ()
+    """What else the rule that asks wants to know, as `user 1000`: an answer is about nothing that differs in it."""
 
 
 class State(StrEnum):
@@ -73,7 +77,7 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """A question to whoever watches. Program, certainty, flow and rule are those of its first packet."""
 
     id: int
-    """Counts up from 1."""
+    """Counts up."""
     subject: Subject
     program: Program | None
     certainty: Certainty
@@ -88,6 +92,9 @@ class Prompt(Struct, frozen=True, kw_only=True):
     """How many packets wait for the answer."""
     packets: int = 0
     """How many packets there were, whatever became of them."""
+    uid: int = 0
+    """Whose socket it is; that need not be whose process it is. Each user's prompts are his own."""
+    gid: int = 0
 
 
 class Release(Struct, frozen=True, tag=True):
@@ -130,7 +137,8 @@ class NoSuchPromptError(LookupError):
     """There is no prompt of this number, or no more: somebody else answered it, or it was forgotten."""
 
     def __init__(self, prompt_id: int) -> None:
-        super().__init__(f"there is no prompt {prompt_id}: it was answered already, or so old that it was forgotten")
+        why = "it was answered already, is not asked by the policy any more, or so old that it was forgotten"
+        super().__init__(f"there is no prompt {prompt_id}: {why}")
 
 
 def program_key(program: Program | None) -> str:
@@ -149,15 +157,40 @@ def program_key(program: Program | None) -> str:
     return f"file {file.device}:{file.inode}:{file.generation} {program.shown}"
 
 
-def subject_of(flow: Flow, program: Program | None) -> Subject:
-    """What is to be asked about a connection."""
+def subject_of(flow: Flow, program: Program | None, rule: Rule | None = None, uid: int = 0) -> Subject:
+    """What is to be asked about a connection of this user's by a rule, None for a default."""
     remote = flow.source if flow.direction is Direction.IN else flow.destination
-    return Subject(program_key(program), flow.direction, flow.protocol, remote, flow.port)
+    facts = () if rule is None else tuple(_facts(flow, rule, uid))
+    return Subject(program_key(program), flow.direction, flow.protocol, remote, flow.port, facts)
+
+
+def wants_facts(rule: Rule) -> bool:
+    """Whether a rule asks about more than program, other end, protocol and port."""
+    who = (rule.scripts, rule.users, rule.units, rule.interfaces)
+    return any(each is not None for each in who) or wants_content(rule)
+
+
+def wants_content(rule: Rule) -> bool:
+    """Whether a rule asks what the program's file holds."""
+    return any(app.sha256 is not None for app in rule.apps or ())
+
+
+def _facts(flow: Flow, rule: Rule, uid: int) -> Iterator[str]:
+    if rule.scripts is not None:
+        yield f"script {flow.script}"
+    if rule.users is not None:
+        yield f"user {uid}"
+    if rule.units is not None:
+        yield f"unit {flow.unit}"
+    if rule.interfaces is not None:
+        yield f"interface {flow.interface}"
+    if wants_content(rule):
+        yield f"sha256 {flow.app_sha256}"
 
 
 def reach(subject: Subject, scope: Scope) -> tuple[object, ...]:
     """What an answer about the subject covers, as a key: two subjects with the same one are covered alike."""
-    who = (scope, subject.program, subject.direction)
+    who = (scope, subject.program, subject.direction, subject.facts)
     match scope:
         case Scope.EXACT:
             return (*who, subject.protocol, subject.remote, subject.port)
