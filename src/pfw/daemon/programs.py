@@ -1,17 +1,18 @@
 """Telling programs apart: the numbers of labels, the files behind the paths of a policy, what is known of each file.
 
 A path in a policy means the file to which it leads now, links followed. What the kernel is told is that file, as it
-calls it; its name may be anything. Files that are labelled are kept open, so that no other gets their number.
+calls it; its name may be anything. Files that are labelled are kept open, so that no other gets their number; those
+that nobody names and no process runs are let go.
 """
 
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 import resource
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -19,7 +20,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from pfw.daemon.state import State
-from pfw.drivers import bpffs, labels, netlink, store
+from pfw.drivers import bpffs, labels, netlink, processes, store
+from pfw.drivers.contents import Contents
 from pfw.drivers.labels import Labels
 from pfw.enforce.conditions import CannotError, Classes, OfUser, ProgramClass
 from pfw.enforce.programs import Labelling, gather, labels_max, spread
@@ -34,7 +36,6 @@ OFTEN_ROUTED = (0xCA6C, 0x6D6F6C65)
 """The marks of wg-quick (51820) and Mullvad, whose routing may come when labels have been given already."""
 FILES_MAX = 16384
 """So many files are kept open, and never more than half of what this process may."""
-_HASH_BYTES = 1 << 20
 
 
 class Running(Struct, frozen=True):
@@ -174,17 +175,19 @@ def real_path(path: str) -> str:
     return f"{os.path.realpath(folder or '/').rstrip('/')}/{rest}"
 
 
+@cache
+def _contents() -> Contents:
+    return Contents()
+
+
 def content_sha256(descriptor: int) -> str:
-    """What a file holds, as 64 hex digits. Raises OSError."""
-    with open(f"/proc/self/fd/{descriptor}", "rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(_HASH_BYTES):
-            digest.update(block)
-    return digest.hexdigest()
+    """What a file holds, as 64 hex digits. Raises OSError where that is not proven, or not yet."""
+    return _contents().sha256(descriptor)
 
 
 class Known(Struct, frozen=True):
-    """A file that has a label: the path by which it was found, and what it was like then."""
+    """A file that has a label: the path by which it was found, and what it was like then. `sha256` is None where no
+    rule asks for it, or it is not proven."""
 
     path: str
     sha256: str | None
@@ -200,6 +203,7 @@ class Programs:
         self.classes = classes
         self.known: dict[File, Known] = {}
         self.own: dict[File, int] = {}
+        self._idle: set[File] = set()
 
     def use(self, classes: Classes) -> None:
         """Labels as another policy has them; all paths that it names are looked up."""
@@ -245,21 +249,41 @@ class Programs:
     def look_again(self) -> None:
         """Label what the paths of the policy lead to by now."""
         self._forget_changed()
+        self._forget_idle()
         there = {known.path for known in self.known.values() if os.fstat(known.descriptor).st_nlink}
         self.add_paths(path for path in self.classes.paths if path not in there)
 
     def _forget_changed(self) -> None:
-        """Take the label from files that were moved away, or of whose content a rule speaks and it changed."""
+        """Take the label from files that were moved away, or of whose content a rule speaks and it changed, or was not
+        proven."""
         gone = []
         for file, known in self.known.items():
             with suppress(OSError):
                 now = os.fstat(known.descriptor)
-                at_path = known.path and _leads_to(known.path, now)
-                deleted = now.st_nlink == 0
-                if (known.path and not at_path and not deleted) or (known.sha256 and known.changed != _changed(now)):
+                moved = known.path and now.st_nlink and not _leads_to(known.path, now)
+                proven = known.sha256 is not None and known.changed == _changed(now)
+                if moved or (known.path in self.classes.hashed and not proven):
                     gone.append(file)
-        self._labels.remove_programs(gone)
-        for file in gone:
+        self._let_go(gone)
+
+    def _forget_idle(self) -> None:
+        """Let go of files that no process ran at two looks, and that have no name or none in the policy or an answer:
+        they would keep memory, disk and mounts of whoever made them. A short program may come again at once."""
+        named = frozenset(self.classes.paths)
+        idle: dict[File, tuple[str, processes.Identity]] = {}
+        for file, known in self.known.items():
+            with suppress(OSError):
+                now = os.fstat(known.descriptor)
+                if not (now.st_nlink and (file in self.own or known.path in named)):
+                    idle[file] = os.readlink(f"/proc/self/fd/{known.descriptor}"), (now.st_dev, now.st_ino)
+        run = processes.running({shown for shown, _ in idle.values()}) if idle else set()
+        before, self._idle = self._idle, {file for file, (_, identity) in idle.items() if identity not in run}
+        self._let_go([file for file in self._idle if file in before])
+
+    def _let_go(self, files: Sequence[File]) -> None:
+        # In this order: once a file is closed, another one may get its number.
+        self._labels.remove_programs(files)
+        for file in files:
             os.close(self.known.pop(file).descriptor)
             self.own.pop(file, None)
 
@@ -273,13 +297,24 @@ class Programs:
                 if file is not None and file in self.known:
                     found[file] = path
                 continue
-            changed = _changed(os.fstat(descriptor))  # before it is read, so that no change is overlooked
-            sha256 = content_sha256(descriptor) if path in self.classes.hashed else None
+            try:
+                known = self._look_at(descriptor, path)
+            except OSError:
+                os.close(descriptor)
+                continue
             self._make_room()
-            self.known[file] = Known(path, sha256, descriptor, changed)
+            self.known[file] = known
             found[file] = path
         self._labels.put_programs({file: self._mark(file) for file in found})
         return found
+
+    def _look_at(self, descriptor: int, path: str) -> Known:
+        changed = _changed(os.fstat(descriptor))  # before it is read, so that no change is overlooked
+        sha256 = None
+        if path in self.classes.hashed:
+            with suppress(OSError):
+                sha256 = content_sha256(descriptor)
+        return Known(path, sha256, descriptor, changed)
 
     def _mark(self, file: File) -> int:
         found = self.class_of(file)
@@ -289,11 +324,9 @@ class Programs:
         """Let go of the file that was labelled first, and that neither the policy names nor an answer is about."""
         if len(self.known) < min(FILES_MAX, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2):
             return
-        for file, known in self.known.items():
+        for file in self.known:
             if file not in self.own and not self.class_of(file).is_one:
-                self._labels.remove_programs([file])
-                del self.known[file]
-                os.close(known.descriptor)
+                self._let_go([file])
                 return
 
     def _put_users(self) -> None:

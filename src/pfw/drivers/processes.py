@@ -11,7 +11,7 @@ import errno
 import os
 import pwd
 import stat
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from enum import StrEnum
 from functools import cache, lru_cache
@@ -128,9 +128,18 @@ def command(pid: int) -> tuple[str, ...] | None:
 def executable(pid: int) -> Identity | None:
     """Which file a process runs; None where that cannot be seen."""
     with suppress(OSError, ValueError):
-        found = os.stat(f"/proc/{pid}/exe")
-        return found.st_dev, found.st_ino
+        return _identity(os.stat(f"/proc/{pid}/exe"))
     return None
+
+
+def running(shown: Collection[str]) -> set[Identity]:
+    """Which files processes run, of those that the kernel calls so. What is on other file systems is not asked for."""
+    found = set()
+    for place in (f"/proc/{name}/exe" for name in os.listdir("/proc") if name.isdecimal()):
+        with suppress(OSError):
+            if os.readlink(place) in shown:
+                found.add(_identity(os.stat(place)))
+    return found
 
 
 def changed(pid: int, begun: int, path: str | None) -> Changed | None:
