@@ -42,6 +42,17 @@ def test_handshake_and_end() -> None:
     assert not live.gone(KEY, 102.0, Traffic())
 
 
+@pytest.mark.parametrize("by_reset", [False, True])
+def test_how_it_ended_is_told_also_where_nobody_could_ask_what_it_carried(by_reset: bool) -> None:
+    live = LiveWatch()
+    live.began(KEY, first())
+    live.established(KEY, 100.1)
+    assert not live.closed(KEY, 101.0, None, by_reset=by_reset)
+    (ended,) = live.gone(KEY, 111.0, Traffic(180, 3, 120, 2))
+    assert isinstance(ended, Ended)
+    assert ended.by_reset is by_reset
+
+
 def test_refused_half_open_and_silent() -> None:
     live = LiveWatch()
     live.began(KEY, first())

@@ -67,13 +67,13 @@ class Pace:
 class _Known:
     """A connection: how far it has come, and what it had carried when that was last looked at."""
 
-    __slots__ = ("attempts", "began", "confirmed", "met", "paces", "seen", "silent")
+    __slots__ = ("attempts", "began", "confirmed", "met", "paces", "seen", "silent", "was_reset")
 
     def __init__(self, began: Began, paces: tuple[Pace, ...]) -> None:
         self.began = began
         self.paces = paces
         self.attempts = 1
-        self.met = self.confirmed = self.silent = False
+        self.met = self.confirmed = self.silent = self.was_reset = False
         self.seen = (began.time, 0, 0, 0, 0)
 
 
@@ -163,6 +163,7 @@ class LiveWatch:
         if known is None:
             return _NOTHING
         told: list[Observation] = []
+        known.was_reset = by_reset
         if by_reset and not known.confirmed:
             # It was answered, and then reset: by who began it, as half-open scans do.
             if not known.met and not known.silent:
@@ -170,7 +171,7 @@ class LiveWatch:
             known.confirmed = True
             told.append(Confirmed(time, known.began, by_reset=True))
         if traffic is not None:
-            told.append(self._ended(known, time, traffic, by_reset=by_reset))
+            told.append(self._ended(known, time, traffic))
             self.forget(key)
         return told
 
@@ -265,11 +266,11 @@ class LiveWatch:
             self._paces.move_to_end(name)
         return found
 
-    def _ended(self, known: _Known, time: float, traffic: Traffic, *, by_reset: bool = False) -> Ended:
+    def _ended(self, known: _Known, time: float, traffic: Traffic) -> Ended:
         return Ended(
             time, known.began,
             traffic.sent_bytes + LINK_BYTES * traffic.sent_packets, traffic.sent_packets,
-            traffic.received_bytes + LINK_BYTES * traffic.received_packets, traffic.received_packets, by_reset,
+            traffic.received_bytes + LINK_BYTES * traffic.received_packets, traffic.received_packets, known.was_reset,
         )  # fmt: skip
 
     def forget(self, key: bytes) -> None:
