@@ -116,7 +116,8 @@ class _Scan:
 
     def may_be_check(self, now: float) -> bool:
         """Whether these look like health checks that fail, or may do so yet."""
-        if self.ports.count >= FEW_PORTS:
+        # What a policy lets nobody reach, no health check asks for: it is silent, or a rule speaks for it.
+        if self.ports.count >= FEW_PORTS or (self.ports.count >= FAST_PORTS and 2 * self.silent >= self.ports.count):
             return False
         is_new = self.triggered is None or abs(now - self.triggered) < SETTLED_S
         return is_new or 2 * len(self.regular) >= self.ports.count - self.left
