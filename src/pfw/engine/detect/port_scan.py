@@ -218,7 +218,7 @@ class PortScan:
         if not any(new):
             return
         has_grown = scan.told > 0 and scan.ports.count >= scan.next_alert
-        may_prove = isinstance(seen, Confirmed) or scan.ports.count == FEW_PORTS
+        may_prove = isinstance(seen, Confirmed) or FAST_PORTS <= scan.ports.count <= FEW_PORTS
         if scan.triggered is None and scan.is_scan(pair[2]):
             self._found(pair, scan, seen.time)
             if self._bans(pair, scan, seen.time):
